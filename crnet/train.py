@@ -1,0 +1,180 @@
+"""Train a CRNet-A on Y: Adam, cosine decay, L1, clipped gradients, averaged weights.
+
+Small on purpose: one process, one loop, one checkpoint.  A run that is cut off resumes where its
+last checkpoint was written and draws the batches it would have drawn.
+"""
+
+import dataclasses
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from crnet.data import Pair, draw_batch
+from crnet.model import CRNetA
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """What a run depends on, besides the images."""
+
+    n0: int = 64
+    m0: int = 128
+    recursions: int = 12
+    scales: tuple[int, ...] = (2, 3, 4)
+    steps: int = 16_000
+    batch: int = 8
+    patch: int = 41
+    lr: float = 1e-3
+    warmup: int = 200
+    clip_norm: float = 0.4
+    ema: float = 0.999
+    seed: int = 0
+
+    def rate(self, step: int) -> float:
+        """Return the learning rate of a step: linear warm-up, then a cosine to zero."""
+        warm = min(1.0, (step + 1) / max(1, self.warmup))
+        return self.lr * warm * 0.5 * (1 + math.cos(math.pi * step / self.steps))
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What the callback of `train` hears, every `every` steps."""
+
+    step: int
+    steps: int
+    loss: float  # mean L1 since the last report, in grey levels of 255
+    gradient_norm: float  # before clipping
+    live: float  # share of non-zero codes in the last recursion
+    seconds_per_step: float
+
+
+class TrainingFailed(RuntimeError):
+    """The run cannot go on: its loss is not finite or all its codes are zero."""
+
+
+def train(
+    config: TrainConfig,
+    pairs: list[Pair],
+    checkpoint: Path,
+    *,
+    device: str = "cpu",
+    every: int = 100,
+    save_seconds: float = 120.0,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> CRNetA:
+    """Train a CRNet-A and return it with its averaged weights.
+
+    Parameters
+    ----------
+    config : TrainConfig
+        The recipe.
+    pairs : list of Pair
+        Images, as of :func:`crnet.data.make_pairs`.
+    checkpoint : Path
+        File of the run's state.  If it exists the run resumes from it.
+    device : str
+        Where to train; bfloat16 autocast is used everywhere.
+    every : int
+        Steps between reports.
+    save_seconds : float
+        Least time between checkpoints.
+    on_progress : callable, optional
+        Called with a :class:`Progress`.
+
+    Raises
+    ------
+    ValueError
+        If the checkpoint was written by a different recipe.
+    TrainingFailed
+        If the loss is not finite or the codes have died; the last checkpoint stays.
+    """
+    generator = torch.Generator().manual_seed(config.seed)
+    net = CRNetA(config.n0, config.m0, config.recursions, generator=generator).to(
+        device, memory_format=torch.channels_last
+    )
+    ema = {name: p.detach().clone() for name, p in net.state_dict().items()}
+    optimizer = torch.optim.Adam(net.parameters(), lr=config.lr)
+    first = _resume(config, checkpoint, net, ema, optimizer) if checkpoint.exists() else 0
+    losses: list[Tensor] = []
+    saved = reported = time.monotonic()
+    for step in range(first, config.steps):
+        x, target = (t.to(device) for t in draw_batch(pairs, config.batch, config.patch, config.seed, step))
+        for group in optimizer.param_groups:
+            group["lr"] = config.rate(step)
+        with torch.autocast(torch.device(device).type, torch.bfloat16):
+            z = net.cista(net.features(x))
+            R = net.reconstruct(torch.zeros_like(x), z)
+        loss = (x + R.float() - target).abs().mean()
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = nn.utils.clip_grad_norm_(net.parameters(), config.clip_norm)
+        optimizer.step()
+        decay = min(config.ema, (step + 1) / (step + 10))
+        for name, p in net.state_dict().items():
+            ema[name].lerp_(p, 1 - decay)
+        losses.append(loss.detach())
+        last = step + 1 == config.steps
+        if last or (step + 1) % every == 0:
+            mean = float(torch.stack(losses).mean())
+            live = float((z > 0).float().mean())
+            if not math.isfinite(mean) or live == 0:
+                raise TrainingFailed(
+                    f"step {step + 1}: loss {mean}, {live:.1%} of the codes are non-zero; "
+                    "lower the learning rate or raise the batch"
+                )
+            now = time.monotonic()
+            if on_progress:
+                seconds = (now - reported) / len(losses)
+                on_progress(Progress(step + 1, config.steps, 255 * mean, float(norm), live, seconds))
+            losses, reported = [], now
+            if last or now - saved > save_seconds:
+                _save(config, checkpoint, net, ema, optimizer, step + 1)
+                saved = now
+    net.load_state_dict(ema)
+    return net.eval()
+
+
+def _save(
+    config: TrainConfig,
+    path: Path,
+    net: CRNetA,
+    ema: dict[str, Tensor],
+    optimizer: torch.optim.Optimizer,
+    step: int,
+) -> None:
+    state = {
+        "config": dataclasses.asdict(config),
+        "step": step,
+        "net": net.state_dict(),
+        "ema": ema,
+        "optimizer": optimizer.state_dict(),
+    }
+    beside = path.with_name(path.name + ".part")
+    torch.save(state, beside)
+    os.replace(beside, path)
+
+
+def _resume(
+    config: TrainConfig,
+    path: Path,
+    net: CRNetA,
+    ema: dict[str, Tensor],
+    optimizer: torch.optim.Optimizer,
+) -> int:
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    wanted = dataclasses.asdict(config)
+    different = {k: (state["config"].get(k), v) for k, v in wanted.items() if state["config"].get(k) != v}
+    if different:
+        told = ", ".join(f"{k}: {a} there, {b} here" for k, (a, b) in different.items())
+        raise ValueError(f"{path} was written by a different recipe ({told}); use another file")
+    net.load_state_dict(state["net"])
+    for name, p in state["ema"].items():
+        ema[name].copy_(p)
+    optimizer.load_state_dict(state["optimizer"])
+    return int(state["step"])

@@ -1,0 +1,39 @@
+"""Convolutional sparse coding in PyTorch: operators, certified solvers, and their unfolding.
+
+Images are (B, C, H, W), dictionaries (M, C, k, k), codes (B, M, H-k+1, W-k+1).
+"""
+
+from csc.admm import admm
+from csc.cista import CISTA
+from csc.conv import adjoint, gram, synthesis
+from csc.dictionary import dct_dictionary, random_dictionary, unit_norm
+from csc.ista import fista, ista
+from csc.objective import dual_point, duality_gap, gradient, lam_max, lipschitz, objective
+from csc.prox import nonneg_soft_threshold, soft_threshold
+from csc.solution import Solution
+from csc.unfold import Kernels, recur, unfold
+
+__all__ = [
+    "CISTA",
+    "Kernels",
+    "Solution",
+    "adjoint",
+    "admm",
+    "dct_dictionary",
+    "dual_point",
+    "duality_gap",
+    "fista",
+    "gradient",
+    "gram",
+    "ista",
+    "lam_max",
+    "lipschitz",
+    "nonneg_soft_threshold",
+    "objective",
+    "random_dictionary",
+    "recur",
+    "soft_threshold",
+    "synthesis",
+    "unfold",
+    "unit_norm",
+]

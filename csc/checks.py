@@ -1,0 +1,139 @@
+"""What the library accepts: checks at the public door, before any work.
+
+Every message says what was wrong, the value that came and what to do about it.
+"""
+
+import math
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+Weight: TypeAlias = float | Tensor
+"""A weight λ or threshold θ: a number, or one value per atom, shape (M,)."""
+
+
+def check_images(x: Tensor, name: str = "x") -> None:
+    """Require floating-point images (B, C, H, W)."""
+    if not isinstance(x, Tensor):
+        raise TypeError(
+            f"{name} must be a torch.Tensor, got {type(x).__name__}; use torch.as_tensor"
+        )
+    if x.ndim != 4:
+        raise ValueError(
+            f"{name} must have shape (B, C, H, W), got {tuple(x.shape)}; "
+            "a single grey image is x[None, None]"
+        )
+    if not x.is_floating_point():
+        raise TypeError(f"{name} must be floating point, got {x.dtype}; use x.double() / 255")
+    if x.numel() == 0:
+        raise ValueError(f"{name} is empty: its shape is {tuple(x.shape)}")
+
+
+def check_dictionary(D: Tensor) -> None:
+    """Require a non-empty dictionary (M, C, k, k) of floating-point atoms."""
+    if not isinstance(D, Tensor):
+        raise TypeError(f"D must be a torch.Tensor, got {type(D).__name__}; use torch.as_tensor")
+    if D.ndim != 4 or D.shape[-1] != D.shape[-2]:
+        raise ValueError(f"D must have shape (M, C, k, k), square atoms; got {tuple(D.shape)}")
+    if not D.is_floating_point():
+        raise TypeError(f"D must be floating point, got {D.dtype}; use D.double()")
+    if D.numel() == 0:
+        raise ValueError(f"the dictionary is empty: its shape is {tuple(D.shape)}")
+
+
+def _check_same_type(a: Tensor, b: Tensor, name_a: str, name_b: str) -> None:
+    if a.dtype != b.dtype or a.device != b.device:
+        raise TypeError(
+            f"{name_a} is {a.dtype} on {a.device} but {name_b} is {b.dtype} on {b.device}; "
+            f"use {name_b}.to({name_a})"
+        )
+
+
+def check_pair(x: Tensor, D: Tensor) -> None:
+    """Require images and a dictionary that fit: same channels, an atom no larger than the image."""
+    check_images(x)
+    check_dictionary(D)
+    _check_same_type(x, D, "x", "D")
+    if x.shape[1] != D.shape[1]:
+        raise ValueError(f"x has {x.shape[1]} channels but the atoms of D have {D.shape[1]}")
+    k = D.shape[-1]
+    if min(x.shape[-2:]) < k:
+        raise ValueError(
+            f"an atom of {k}x{k} does not fit in an image of {x.shape[-2]}x{x.shape[-1]}; "
+            "use smaller atoms or pad the image"
+        )
+
+
+def check_codes(z: Tensor, D: Tensor) -> None:
+    """Require codes (B, M, h, w) for the M atoms of D."""
+    check_images(z, "z")
+    check_dictionary(D)
+    _check_same_type(z, D, "z", "D")
+    if z.shape[1] != D.shape[0]:
+        raise ValueError(f"z has {z.shape[1]} maps but D has {D.shape[0]} atoms")
+
+
+def check_weight(value: Weight, M: int, name: str = "lam") -> None:
+    """Require a finite number ≥ 0, or M of them."""
+    if isinstance(value, Tensor):
+        if value.ndim > 0 and tuple(value.shape) != (M,):
+            raise ValueError(
+                f"{name} must be a number or one value per atom, shape ({M},); "
+                f"got shape {tuple(value.shape)}"
+            )
+        low, high = float(value.detach().min()), float(value.detach().max())
+    elif isinstance(value, int | float):
+        low = high = float(value)
+    else:
+        raise TypeError(f"{name} must be a number or a torch.Tensor, got {type(value).__name__}")
+    if not (low >= 0 and math.isfinite(high)):
+        raise ValueError(f"{name} must be finite and ≥ 0, got {value}")
+
+
+def check_finite(x: Tensor, name: str) -> None:
+    """Require that no entry is NaN or infinite."""
+    bad = int((~torch.isfinite(x)).sum())
+    if bad:
+        raise ValueError(
+            f"{name} has {bad} NaN or infinite entries of {x.numel()}; "
+            "replace them (torch.nan_to_num) before coding"
+        )
+
+
+def per_atom(value: Weight, like: Tensor) -> Tensor:
+    """Return `value` as a tensor that broadcasts against codes (B, M, h, w)."""
+    w = torch.as_tensor(value, dtype=like.dtype, device=like.device)
+    return w[:, None, None] if w.ndim == 1 else w
+
+
+def check_solver(
+    x: Tensor,
+    D: Tensor,
+    lam: Weight,
+    *,
+    nonneg: bool,
+    start: Tensor | None,
+    max_iter: int,
+    tol: float,
+) -> Tensor:
+    """Check all that a solver is given and return the codes it starts from."""
+    check_pair(x, D)
+    check_weight(lam, D.shape[0])
+    check_finite(x, "x")
+    check_finite(D, "D")
+    if max_iter < 0:
+        raise ValueError(f"max_iter must be ≥ 0, got {max_iter}")
+    if not 0 <= tol < math.inf:
+        raise ValueError(f"tol must be finite and ≥ 0, got {tol}; 0 runs to max_iter")
+    k = D.shape[-1]
+    shape = (x.shape[0], D.shape[0], x.shape[2] - k + 1, x.shape[3] - k + 1)
+    if start is None:
+        return x.new_zeros(shape)
+    check_codes(start, D)
+    check_finite(start, "start")
+    if tuple(start.shape) != shape:
+        raise ValueError(f"start must have shape {shape}, got {tuple(start.shape)}")
+    if nonneg and bool((start < 0).any()):
+        raise ValueError("start has negative codes but nonneg=True; use start.clamp(min=0)")
+    return start.detach().clone()

@@ -1,0 +1,143 @@
+"""Unfolding: a step of ISTA is a layer of a recurrent convolutional network.
+
+Multiply out the step of convolutional ISTA (Zhang, Liu, Yu, *CRNet*, 2019, eq. 5-8):
+
+    z ← h_θ(z + Dᵀ(x − D z)/L) = h_θ(W ⊗ x + S ⊗ z),
+    W = Dᵀ/L,   S = δ − DᵀD/L,   θ = λ/L.
+
+The exact S of k×k atoms has side 2k−1, not k as the paper prints it; a k×k S is a learned
+relaxation, see :class:`csc.CISTA`.  The identity needs a grid on which DᵀD is a convolution:
+ours (:mod:`csc.conv`), where S is applied with zero padding k−1.
+
+The paper starts from z_0 = h(W ⊗ x) and recurs K times, which is K + 1 steps of ISTA from zero.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from csc.checks import Weight, check_dictionary, check_images, check_weight, per_atom
+from csc.conv import gram
+from csc.prox import shrink
+
+
+class Kernels(NamedTuple):
+    """The two kernels and the threshold of an unfolded ISTA.
+
+    W : (M, C, k, k), correlated with the image; S : (M, M, s, s) with odd s, correlated with the
+    codes; theta : (M,), or None for no threshold at all (the paper's θ = 0).
+    """
+
+    W: Tensor
+    S: Tensor
+    theta: Tensor | None
+
+
+def unfold(D: Tensor, lam: Weight, L: float) -> Kernels:
+    """Return (W, S, θ) = (Dᵀ/L, δ − DᵀD/L, λ/L), with which `recur` equals ISTA.
+
+    Parameters
+    ----------
+    D : Tensor, shape (M, C, k, k)
+        Dictionary.
+    lam : float or Tensor, shape () or (M,)
+        Weight λ ≥ 0 of the ℓ1 norm.
+    L : float
+        Lipschitz constant of the gradient, as of :func:`csc.lipschitz`; the step is 1/L.
+
+    Returns
+    -------
+    Kernels
+        W (M, C, k, k), S (M, M, 2k-1, 2k-1), theta (M,).
+
+    Raises
+    ------
+    ValueError, TypeError
+        If D is no dictionary, λ is negative or not finite, or L is not finite and > 0.
+
+    References
+    ----------
+    Zhang, Liu, Yu, "CRNet: image super-resolution using a convolutional sparse coding inspired
+    network", arXiv 1908.01166, 2019, eq. 8.  S there is s×s; the exact one is (2s−1)×(2s−1).
+
+    Examples
+    --------
+    >>> import torch
+    >>> W, S, theta = unfold(torch.eye(2).view(1, 1, 2, 2), lam=0.5, L=4.0)
+    >>> S[0, 0].diag()  # the delta minus the atom's autocorrelation over L
+    tensor([-0.2500,  0.5000, -0.2500])
+    >>> theta
+    tensor([0.1250])
+    """
+    check_dictionary(D)
+    M, k = D.shape[0], D.shape[-1]
+    check_weight(lam, M)
+    if not 0 < L < float("inf"):
+        raise ValueError(f"L must be finite and > 0, got {L}; use csc.lipschitz(D, size)")
+    S = -gram(D) / L
+    S[torch.arange(M), torch.arange(M), k - 1, k - 1] += 1
+    return Kernels(D / L, S, (per_atom(lam, D) / L).flatten().expand(M).clone())
+
+
+def recur(u: Tensor, S: Tensor, theta: Tensor | None, K: int, *, nonneg: bool = False) -> Tensor:
+    """Return z_K of z_0 = h(u), z_k = h(u + S ⊗ z_{k−1}).
+
+    Parameters
+    ----------
+    u : Tensor, shape (B, M, h, w)
+        W ⊗ x, computed once.
+    S : Tensor, shape (M, M, s, s)
+        Recursion kernel, s odd, applied with zero padding s // 2.
+    theta : Tensor, shape () or (M,), or None
+        Threshold; None is no threshold, which needs `nonneg` (h is then the ReLU of eq. 10).
+    K : int
+        Number of recursions, ≥ 0.
+    nonneg : bool
+        h is max(a − θ, 0) instead of sign(a) max(|a| − θ, 0).
+
+    Returns
+    -------
+    Tensor, shape (B, M, h, w)
+
+    Raises
+    ------
+    ValueError, TypeError
+        If shapes do not fit, s is even, K is negative, or h would be the identity.
+
+    Examples
+    --------
+    >>> import torch
+    >>> u = torch.ones(1, 1, 1, 1)
+    >>> recur(u, torch.full((1, 1, 1, 1), 0.5), None, 2, nonneg=True).item()  # 1 + ½(1 + ½)
+    1.75
+    """
+    for z in iterates(u, S, theta, K, nonneg=nonneg):
+        last = z
+    return last
+
+
+def iterates(
+    u: Tensor, S: Tensor, theta: Tensor | None, K: int, *, nonneg: bool = False
+) -> Iterator[Tensor]:
+    """Yield z_0, z_1, …, z_K of :func:`recur`, which has the parameters."""
+    check_images(u, "u")
+    M = u.shape[1]
+    if S.ndim != 4 or S.shape[:2] != (M, M) or S.shape[2] != S.shape[3] or S.shape[3] % 2 == 0:
+        raise ValueError(f"S must have shape ({M}, {M}, s, s) with s odd, got {tuple(S.shape)}")
+    if theta is None and not nonneg:
+        raise ValueError("no threshold and signed codes make h the identity; pass nonneg=True")
+    if K < 0:
+        raise ValueError(f"the number of recursions K must be ≥ 0, got {K}")
+    return _iterates(u, S, None if theta is None else per_atom(theta, u), K, nonneg)
+
+
+def _iterates(u: Tensor, S: Tensor, theta: Tensor | None, K: int, nonneg: bool) -> Iterator[Tensor]:
+    z = u.relu() if theta is None else shrink(u, theta, nonneg=nonneg)
+    yield z
+    for _ in range(K):
+        a = F.conv2d(z, S, padding=S.shape[-1] // 2).add_(u)
+        z = a.relu_() if theta is None else shrink(a, theta, nonneg=nonneg)
+        yield z
