@@ -39,7 +39,7 @@ def data_root(root: str | Path | None = None) -> Path:
     """
     named = root or os.environ.get("CRNET_DATA")
     if not named:
-        raise DataError("no data root: give --data ROOT or set CRNET_DATA to a folder of image sets")
+        raise DataError("no data root: give --data ROOT or set CRNET_DATA, a folder of image sets")
     path = Path(named)
     if not path.is_dir():
         raise DataError(f"the data root {path} is not a folder")
@@ -150,7 +150,8 @@ def draw_batch(
     """
     rng = np.random.default_rng((seed, step))
     area = np.array([p.x.numel() for p in pairs], dtype=np.float64)
-    xs, targets = [], []
+    xs: list[Tensor] = []
+    targets: list[Tensor] = []
     for index in rng.choice(len(pairs), size=batch, p=area / area.sum()):
         pair = pairs[index]
         top = rng.integers(pair.x.shape[0] - patch + 1)

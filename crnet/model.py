@@ -15,6 +15,7 @@ network", arXiv 1908.01166, 2019.  The 3×3 S is the paper's relaxation: the S o
 equals ISTA is 5×5 (`csc.unfold`).
 """
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -79,7 +80,7 @@ class CRNetA(nn.Module):
 
         def conv(n_in: int, n_out: int, gain: float = 1.0) -> nn.Conv2d:
             layer = nn.Conv2d(n_in, n_out, 3, padding=1, bias=bias)
-            layer.weight.data.copy_(_he(n_out, n_in, gain, generator))
+            layer.weight = nn.Parameter(_he(n_out, n_in, gain, generator))
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
             return layer
@@ -115,6 +116,19 @@ class CRNetA(nn.Module):
         R: Tensor = self.H(self.Wh(z).relu_())
         return x + R if self.residual else R
 
+    @torch.no_grad()
+    def atoms(self) -> Tensor:
+        """Return what an isolated unit code adds to the image, atom by atom.
+
+        H ⊗ ReLU(Wh ⊗ δ_m), shape (m0, channels, 5, 5).  Without biases, t times the code adds t
+        times the atom; codes closer than five pixels interact through the ReLU.
+        """
+        W = self.Wh.weight
+        delta = torch.eye(W.shape[1]).to(W)[:, :, None, None]  # (m0, m0, 1, 1)
+        delta = nn.functional.pad(delta, (2, 2, 2, 2))
+        R: Tensor = self.H(self.Wh(delta).relu_())
+        return R
+
     @property
     def depth(self) -> int:
         """Count the weight layers on the path from input to output: K + 5."""
@@ -129,4 +143,6 @@ class CRNetA(nn.Module):
 def _he(n_out: int, n_in: int, gain: float, generator: torch.Generator | None) -> Tensor:
     """Draw a 3×3 kernel from N(0, gain²·2/(9 n_in)) (He et al., ICCV 2015)."""
     weight = torch.randn(n_out, n_in, 3, 3, generator=generator)
-    return gain * (2 / (9 * n_in)) ** 0.5 * weight
+    # Channels last is the layout in which CPUs convolve many channels fastest.
+    weight = weight.contiguous(memory_format=torch.channels_last)
+    return weight.mul_(gain * math.sqrt(2 / (9 * n_in)))

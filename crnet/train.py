@@ -67,8 +67,8 @@ def train(
     every: int = 100,
     save_seconds: float = 120.0,
     on_progress: Callable[[Progress], None] | None = None,
-) -> CRNetA:
-    """Train a CRNet-A and return it with its averaged weights.
+) -> tuple[CRNetA, float]:
+    """Train a CRNet-A and return it with its averaged weights, and the seconds it took.
 
     Parameters
     ----------
@@ -87,6 +87,13 @@ def train(
     on_progress : callable, optional
         Called with a :class:`Progress`.
 
+    Returns
+    -------
+    net : CRNetA
+        In evaluation mode.
+    seconds : float
+        Time of the run and of those it resumed.
+
     Raises
     ------
     ValueError
@@ -95,16 +102,18 @@ def train(
         If the loss is not finite or the codes have died; the last checkpoint stays.
     """
     generator = torch.Generator().manual_seed(config.seed)
-    net = CRNetA(config.n0, config.m0, config.recursions, generator=generator).to(
-        device, memory_format=torch.channels_last
-    )
+    net = CRNetA(config.n0, config.m0, config.recursions, generator=generator).to(device)
     ema = {name: p.detach().clone() for name, p in net.state_dict().items()}
     optimizer = torch.optim.Adam(net.parameters(), lr=config.lr)
-    first = _resume(config, checkpoint, net, ema, optimizer) if checkpoint.exists() else 0
+    first, before = 0, 0.0
+    if checkpoint.exists():
+        first, before = _resume(config, checkpoint, net, ema, optimizer)
     losses: list[Tensor] = []
-    saved = reported = time.monotonic()
+    started = saved = reported = time.monotonic()
     for step in range(first, config.steps):
-        x, target = (t.to(device) for t in draw_batch(pairs, config.batch, config.patch, config.seed, step))
+        x, target = (
+            t.to(device) for t in draw_batch(pairs, config.batch, config.patch, config.seed, step)
+        )
         for group in optimizer.param_groups:
             group["lr"] = config.rate(step)
         with torch.autocast(torch.device(device).type, torch.bfloat16):
@@ -112,7 +121,7 @@ def train(
             R = net.reconstruct(torch.zeros_like(x), z)
         loss = (x + R.float() - target).abs().mean()
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward(loss)
         norm = nn.utils.clip_grad_norm_(net.parameters(), config.clip_norm)
         optimizer.step()
         decay = min(config.ema, (step + 1) / (step + 10))
@@ -130,14 +139,15 @@ def train(
                 )
             now = time.monotonic()
             if on_progress:
-                seconds = (now - reported) / len(losses)
-                on_progress(Progress(step + 1, config.steps, 255 * mean, float(norm), live, seconds))
+                pace = (now - reported) / len(losses)
+                on_progress(Progress(step + 1, config.steps, 255 * mean, float(norm), live, pace))
             losses, reported = [], now
             if last or now - saved > save_seconds:
-                _save(config, checkpoint, net, ema, optimizer, step + 1)
+                seconds = before + now - started
+                _save(config, checkpoint, net, ema, optimizer, step + 1, seconds)
                 saved = now
     net.load_state_dict(ema)
-    return net.eval()
+    return net.eval(), before + time.monotonic() - started
 
 
 def _save(
@@ -147,10 +157,12 @@ def _save(
     ema: dict[str, Tensor],
     optimizer: torch.optim.Optimizer,
     step: int,
+    seconds: float,
 ) -> None:
     state = {
         "config": dataclasses.asdict(config),
         "step": step,
+        "seconds": seconds,
         "net": net.state_dict(),
         "ema": ema,
         "optimizer": optimizer.state_dict(),
@@ -166,10 +178,12 @@ def _resume(
     net: CRNetA,
     ema: dict[str, Tensor],
     optimizer: torch.optim.Optimizer,
-) -> int:
+) -> tuple[int, float]:
     state = torch.load(path, map_location="cpu", weights_only=True)
     wanted = dataclasses.asdict(config)
-    different = {k: (state["config"].get(k), v) for k, v in wanted.items() if state["config"].get(k) != v}
+    different = {
+        k: (state["config"].get(k), v) for k, v in wanted.items() if state["config"].get(k) != v
+    }
     if different:
         told = ", ".join(f"{k}: {a} there, {b} here" for k, (a, b) in different.items())
         raise ValueError(f"{path} was written by a different recipe ({told}); use another file")
@@ -177,4 +191,4 @@ def _resume(
     for name, p in state["ema"].items():
         ema[name].copy_(p)
     optimizer.load_state_dict(state["optimizer"])
-    return int(state["step"])
+    return int(state["step"]), float(state["seconds"])

@@ -40,7 +40,7 @@ def admm(
     Notes
     -----
     Runs on the CPU whatever the device of x, in float32 or float64.  The penalty ρ is sporco's
-    automatic one, adapted every 10 steps; the solver stops on our duality gap, not on sporco's residuals.
+    automatic one, adapted every 10 steps; it stops on our duality gap, not on its residuals.
 
     Examples
     --------
@@ -92,7 +92,7 @@ def _solver(
     max_iter: int,
     after_step: Callable[[Any], bool],
 ) -> Any:
-    """Build sporco's solver: images (H, W, C, B), dictionary (k, k, C, M), codes (H, W, 1, B, M)."""
+    """Build sporco's solver: images (H, W, C, B), atoms (k, k, C, M), codes (H, W, 1, B, M)."""
     from sporco.admm import cbpdn
 
     weight = per_atom(lam, D).detach().double().cpu().numpy().reshape(-1)
@@ -117,9 +117,7 @@ def _solver(
         options["Y0"] = Y
     image = np.ascontiguousarray(x.detach().permute(2, 3, 1, 0).cpu().numpy())
     atoms = np.ascontiguousarray(D.detach().permute(2, 3, 1, 0).cpu().numpy())
-    return cbpdn.ConvBPDN(
-        atoms, image, largest, cbpdn.ConvBPDN.Options(options), dimK=1, dimN=2
-    )
+    return cbpdn.ConvBPDN(atoms, image, largest, cbpdn.ConvBPDN.Options(options), dimK=1, dimN=2)
 
 
 def _from_sporco(Y: Any, x: Tensor, D: Tensor) -> Tensor:

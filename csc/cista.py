@@ -63,7 +63,9 @@ class CISTA(nn.Module):
         check_dictionary(W)
         M = W.shape[0]
         if S.shape[:2] != (M, M):
-            raise ValueError(f"W has {M} atoms, so S must be ({M}, {M}, s, s); got {tuple(S.shape)}")
+            raise ValueError(
+                f"W has {M} atoms, so S must be ({M}, {M}, s, s); got {tuple(S.shape)}"
+            )
         if theta is not None and theta.shape != (M,):
             raise ValueError(f"theta must have shape ({M},), got {tuple(theta.shape)}")
         if padding < 0 or recursions < 0:

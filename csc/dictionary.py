@@ -34,7 +34,7 @@ def unit_norm(D: Tensor) -> Tensor:
     """
     check_dictionary(D)
     check_finite(D, "D")
-    norm = torch.linalg.vector_norm(D, dim=(1, 2, 3), keepdim=True)
+    norm: Tensor = torch.linalg.vector_norm(D, dim=(1, 2, 3), keepdim=True)
     zero = (norm == 0).flatten().nonzero().flatten().tolist()
     if zero:
         raise ValueError(f"atoms {zero} are zero and have no direction; remove or redraw them")

@@ -251,9 +251,7 @@ class Certificate(NamedTuple):
         return bool((self.gap <= tol * (self.objective - self.gap)).all())
 
 
-def certify_codes(
-    x: Tensor, D: Tensor, z: Tensor, lam: Weight, *, nonneg: bool
-) -> Certificate:
+def certify_codes(x: Tensor, D: Tensor, z: Tensor, lam: Weight, *, nonneg: bool) -> Certificate:
     """Return the certificate of codes z, without checks."""
     r = x - F.conv_transpose2d(z, D)
     return certify(x, r, F.conv2d(r, D), z, per_atom(lam, z), nonneg=nonneg)
@@ -280,9 +278,7 @@ def primal(r: Tensor, z: Tensor, lam: Tensor, *, nonneg: bool) -> Tensor:
     return torch.where((z < 0).flatten(1).any(1), torch.inf, P) if nonneg else P
 
 
-def _dual_scale(
-    x: Tensor, r: Tensor, correlation: Tensor, lam: Tensor, *, nonneg: bool
-) -> Tensor:
+def _dual_scale(x: Tensor, r: Tensor, correlation: Tensor, lam: Tensor, *, nonneg: bool) -> Tensor:
     """Return the s that maximises Δ(s r) subject to |s Dᵀr| ≤ λ, shape (B,), float64."""
     # Feasible s ≥ 0 are those below min λ/|Dᵀr|; an entry with Dᵀr = 0 bounds nothing.
     size = correlation if nonneg else correlation.abs()
