@@ -18,7 +18,7 @@ from torch import Tensor
 
 from csc.checks import Weight, check_solver, per_atom
 from csc.ista import CHECK_EVERY
-from csc.objective import Certificate, certify_codes
+from csc.objective import Certificate, certify_codes, gradient
 from csc.solution import Solution
 
 
@@ -95,12 +95,14 @@ def _solver(
     """Build sporco's solver: images (H, W, C, B), atoms (k, k, C, M), codes (H, W, 1, B, M)."""
     from sporco.admm import cbpdn
 
-    weight = per_atom(lam, D).detach().double().cpu().numpy().reshape(-1)
-    largest = float(weight.max())
+    weights = per_atom(lam, D).detach().double().cpu().numpy().reshape(-1)
+    typical = float(np.median(weights[weights > 0])) if weights.any() else 0.0
+    rho = 50 * typical + 1  # sporco's default
     k = D.shape[-1]
     options: dict[str, Any] = {
         "MaxMainIter": max_iter,
         "RelStopTol": 0.0,
+        "rho": rho,
         # sporco adapts ρ at every step by default; run past the rounding of its residuals, that
         # drives ρ to extremes and the objective back up.
         "AutoRho": {"Period": 10},
@@ -109,15 +111,23 @@ def _solver(
         "NoBndryCross": k > 1,
         "Callback": after_step,
     }
-    if weight.size > 1 and largest > 0:
-        options["L1Weight"] = (weight / largest).reshape(1, 1, 1, 1, -1)
+    if weights.size > 1 and typical > 0:
+        options["L1Weight"] = (weights / typical).reshape(1, 1, 1, 1, -1)
     if start is not None:
-        Y = np.zeros((x.shape[2], x.shape[3], 1, x.shape[0], D.shape[0]))
-        Y[: start.shape[2], : start.shape[3], 0] = start.permute(2, 3, 0, 1).cpu().numpy()
-        options["Y0"] = Y
+        # The scaled dual variable that belongs to optimal codes is the gradient over ρ.
+        bound = per_atom(lam, start)
+        options["Y0"] = _to_sporco(start, x)
+        options["U0"] = _to_sporco(-gradient(x, D, start).clamp(-bound, bound) / rho, x)
     image = np.ascontiguousarray(x.detach().permute(2, 3, 1, 0).cpu().numpy())
     atoms = np.ascontiguousarray(D.detach().permute(2, 3, 1, 0).cpu().numpy())
-    return cbpdn.ConvBPDN(atoms, image, largest, cbpdn.ConvBPDN.Options(options), dimK=1, dimN=2)
+    return cbpdn.ConvBPDN(atoms, image, typical, cbpdn.ConvBPDN.Options(options), dimK=1, dimN=2)
+
+
+def _to_sporco(z: Tensor, x: Tensor) -> Any:
+    B, M, h, w = z.shape
+    Y = np.zeros((x.shape[2], x.shape[3], 1, B, M))
+    Y[:h, :w, 0] = z.detach().permute(2, 3, 0, 1).cpu().numpy()
+    return Y
 
 
 def _from_sporco(Y: Any, x: Tensor, D: Tensor) -> Tensor:

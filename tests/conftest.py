@@ -1,0 +1,25 @@
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import settings
+
+# The first call into torch is slow, so a deadline would blame the wrong example.
+settings.register_profile("default", deadline=None, max_examples=30)
+settings.register_profile("ci", deadline=None, max_examples=30, derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+
+@pytest.fixture
+def root() -> Path:
+    """The folder of real image sets, or a skip that says how to name it."""
+    named = os.environ.get("CRNET_DATA")
+    if not named:
+        pytest.skip("CRNET_DATA names no folder of image sets")
+    return Path(named)
+
+
+@pytest.fixture
+def seeded() -> torch.Generator:
+    return torch.Generator().manual_seed(0)

@@ -1,0 +1,96 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from scipy.signal import convolve2d
+from torch.nn import functional as F
+
+from csc import adjoint, gram, synthesis
+from tests.laws import close, dense
+from tests.strategies import Problem, problems
+
+
+@given(problems())
+def test_adjoint_is_the_adjoint_of_synthesis(p: Problem) -> None:
+    """⟨D z, x⟩ = ⟨z, Dᵀ x⟩."""
+    z = p.draw_codes()
+    close((synthesis(z, p.D) * p.x).sum(), (z * adjoint(p.x, p.D)).sum(), 1e-11)
+
+
+@given(problems())
+def test_synthesis_is_scipys_full_convolution(p: Problem) -> None:
+    z = p.draw_codes()
+    expected = np.zeros(p.x.shape)
+    for b in range(z.shape[0]):
+        for c in range(p.D.shape[1]):
+            for m in range(p.D.shape[0]):
+                expected[b, c] += convolve2d(z[b, m].numpy(), p.D[m, c].numpy(), mode="full")
+    close(synthesis(z, p.D), torch.from_numpy(expected), 1e-12)
+
+
+@given(problems())
+def test_both_maps_are_the_dense_matrix(p: Problem) -> None:
+    A, z = torch.from_numpy(dense(p.D, p.size)), p.draw_codes()
+    close(synthesis(z, p.D).flatten(1), z.flatten(1) @ A.T, 1e-12)
+    close(adjoint(p.x, p.D).flatten(1), p.x.flatten(1) @ A, 1e-12)
+
+
+@given(problems())
+def test_gram_is_the_kernel_of_the_adjoint_after_synthesis(p: Problem) -> None:
+    """DᵀD z = G ⊗ z with zero padding k − 1, at every position."""
+    z = p.draw_codes()
+    G = gram(p.D)
+    close(F.conv2d(z, G, padding=p.D.shape[-1] - 1), adjoint(synthesis(z, p.D), p.D), 1e-11)
+
+
+@given(problems())
+def test_gram_is_symmetric(p: Problem) -> None:
+    G = gram(p.D)
+    close(G, G.transpose(0, 1).flip(2, 3), 1e-13)
+    k = p.D.shape[-1]
+    close(G[:, :, k - 1, k - 1].diag(), torch.ones(p.D.shape[0], dtype=torch.float64), 1e-12)
+
+
+@given(problems())
+def test_images_of_a_batch_do_not_see_each_other(p: Problem) -> None:
+    z = p.draw_codes()
+    close(synthesis(z, p.D)[:1], synthesis(z[:1], p.D), 1e-13)
+    close(adjoint(p.x, p.D)[:1], adjoint(p.x[:1], p.D), 1e-13)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_dtype_follows_the_input(dtype: torch.dtype) -> None:
+    x, D = torch.ones(1, 2, 6, 5, dtype=dtype), torch.ones(3, 2, 2, 2, dtype=dtype)
+    z = adjoint(x, D)
+    assert z.dtype == dtype
+    assert z.shape == (1, 3, 5, 4)
+    assert synthesis(z, D).dtype == dtype
+    assert synthesis(z, D).shape == x.shape
+
+
+ONES = torch.ones(1, 1, 5, 5)
+ATOM = torch.ones(2, 1, 3, 3)
+
+
+@pytest.mark.parametrize(
+    ("x", "D", "error", "says"),
+    [
+        (ONES[0], ATOM, ValueError, r"\(B, C, H, W\), got \(1, 5, 5\)"),
+        (ONES.int(), ATOM, TypeError, "floating point, got torch.int32"),
+        (ONES.numpy(), ATOM, TypeError, "torch.Tensor, got ndarray"),
+        (ONES[:0], ATOM, ValueError, "empty"),
+        (ONES, ATOM[:0], ValueError, "dictionary is empty"),
+        (ONES, ATOM[:, :, :2], ValueError, r"square atoms; got \(2, 1, 2, 3\)"),
+        (ONES, ATOM.double(), TypeError, "torch.float64"),
+        (ONES.repeat(1, 3, 1, 1), ATOM, ValueError, "3 channels but the atoms of D have 1"),
+        (ONES[..., :2], ATOM, ValueError, "atom of 3x3 does not fit in an image of 5x2"),
+    ],
+)
+def test_bad_input_is_named(x: object, D: object, error: type[Exception], says: str) -> None:
+    with pytest.raises(error, match=says):
+        adjoint(x, D)  # type: ignore[arg-type]
+
+
+def test_codes_must_have_one_map_per_atom() -> None:
+    with pytest.raises(ValueError, match="z has 1 maps but D has 2 atoms"):
+        synthesis(ONES, ATOM)

@@ -1,0 +1,211 @@
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from csc import Solution, admm, duality_gap, fista, gradient, ista, lam_max, objective
+from tests.laws import close, lasso_objective
+from tests.strategies import Problem, problems
+
+Solver = Callable[..., Solution]
+solvers = pytest.mark.parametrize("solve", [ista, fista, admm])
+nonnegs = st.booleans()
+
+
+def history(solve: Solver, p: Problem, steps: int, nonneg: bool) -> list[Tensor]:
+    kept: list[Tensor] = []
+    options = {"nonneg": nonneg, "max_iter": steps, "tol": 0.0}
+    solve(p.x, p.D, p.lam, on_step=lambda k, z: kept.append(z), **options)
+    return kept
+
+
+def optimum(p: Problem, nonneg: bool) -> Tensor:
+    """Codes certified to 1e-12."""
+    return fista(p.x, p.D, p.lam, nonneg=nonneg, tol=1e-12, max_iter=20_000).codes
+
+
+@given(problems(), nonnegs)
+def test_ista_never_increases_the_objective(p: Problem, nonneg: bool) -> None:
+    values = [objective(p.x, p.D, z, p.lam, nonneg=nonneg) for z in history(ista, p, 30, nonneg)]
+    for before, after in zip(values, values[1:], strict=False):
+        assert (after <= before + 1e-12 * before.abs()).all()
+
+
+@given(problems(), nonnegs)
+def test_ista_steps_shrink(p: Problem, nonneg: bool) -> None:
+    """A step is non-expansive, so ‖z_{k+1} − z_k‖ never grows: the codes converge."""
+    zs = history(ista, p, 40, nonneg)
+    moves = [float((b - a).norm()) for a, b in zip(zs, zs[1:], strict=False)]
+    for before, after in zip(moves, moves[1:], strict=False):
+        assert after <= before * (1 + 1e-9) + 1e-14
+
+
+@given(problems(batch=1, weight=(0.2, 0.9)), nonnegs)
+@settings(max_examples=15)
+def test_rates_of_convergence(p: Problem, nonneg: bool) -> None:
+    """From zero: ISTA is within L‖z*‖²/2k and FISTA within 2L‖z*‖²/(k+1)² of the optimum."""
+    z = optimum(p, nonneg)
+    best, square = float(objective(p.x, p.D, z, p.lam)), float(z.square().sum())
+    for solve, bound in (
+        (ista, lambda k: p.L * square / (2 * k)),
+        (fista, lambda k: 2 * p.L * square / (k + 1) ** 2),
+    ):
+        for k, z in enumerate(history(solve, p, 40, nonneg)[1:], 1):
+            error = float(objective(p.x, p.D, z, p.lam)) - best
+            assert error <= bound(k) + 1e-10 * best
+
+
+@given(problems(weight=(0.2, 0.9)), nonnegs)
+@settings(max_examples=15)
+def test_optimality_conditions_hold_at_the_limit(p: Problem, nonneg: bool) -> None:
+    """|dᵀ(x − D z)| ≤ λ, with equality and the sign of the code where the code is not zero."""
+    z = optimum(p, nonneg)
+    g = -gradient(p.x, p.D, z)
+    tol = 1e-4 * p.lam
+    assert float((g if nonneg else g.abs()).max()) <= p.lam + tol
+    on = z.abs() > 1e-3 * z.abs().max()
+    close(g[on], p.lam * z[on].sign(), tol)
+
+
+@solvers
+@given(p=problems(batch=1, weight=(0.3, 0.9), slack=5), nonneg=nonnegs)
+@settings(max_examples=12)
+def test_every_solver_finds_scikit_learns_objective(
+    solve: Solver, p: Problem, nonneg: bool
+) -> None:
+    """Agreement to 1e-6 with coordinate descent on the dense matrix, and certified to be so."""
+    found = solve(p.x, p.D, p.lam, nonneg=nonneg, tol=5e-7, max_iter=30_000)
+    assert found.converged, found.relative_gap
+    assert float(found.objective) == pytest.approx(
+        lasso_objective(p.x, p.D, p.lam, nonneg=nonneg), rel=1e-6
+    )
+
+
+@solvers
+@given(p=problems(weight=(0.3, 0.9)), nonneg=nonnegs)
+@settings(max_examples=10)
+def test_solution_describes_its_codes(solve: Solver, p: Problem, nonneg: bool) -> None:
+    s = solve(p.x, p.D, p.lam, nonneg=nonneg, max_iter=25)
+    close(s.objective, objective(p.x, p.D, s.codes, p.lam, nonneg=nonneg), 1e-12)
+    close(s.gap, duality_gap(p.x, p.D, s.codes, p.lam, nonneg=nonneg), 1e-9)
+    assert s.codes.shape == p.code_shape
+    assert s.converged == bool((s.relative_gap <= 1e-4).all())
+    assert s.iterations == 25 or s.converged
+    assert not nonneg or (s.codes >= 0).all()
+
+
+@solvers
+@given(p=problems(weight=(0.3, 0.9)))
+@settings(max_examples=8)
+def test_start_at_the_optimum_stops_at_once(solve: Solver, p: Problem) -> None:
+    first = fista(p.x, p.D, p.lam, tol=1e-7, max_iter=20_000)
+    again = solve(p.x, p.D, p.lam, start=first.codes, tol=1e-6)
+    assert again.iterations == 0
+    assert torch.equal(again.codes, first.codes)
+
+
+@solvers
+@given(p=problems(weight=(0.3, 0.9)))
+@settings(max_examples=8)
+def test_start_near_the_optimum_helps(solve: Solver, p: Problem) -> None:
+    z = optimum(p, nonneg=False)
+    near = z * (1 + 1e-3)
+    cold = solve(p.x, p.D, p.lam, max_iter=2, tol=0.0)
+    warm = solve(p.x, p.D, p.lam, start=near, max_iter=2, tol=0.0)
+    assert (warm.objective <= cold.objective * (1 + 1e-5)).all()
+
+
+@solvers
+@given(p=problems(weight=(0.4, 0.8), slack=4))
+@settings(max_examples=8)
+def test_weights_per_atom(solve: Solver, p: Problem) -> None:
+    """Equal weights are the scalar; an atom with a large weight is as good as absent."""
+    M = p.D.shape[0]
+    options = {"tol": 1e-7, "max_iter": 30_000}
+    scalar = solve(p.x, p.D, p.lam, **options)
+    equal = solve(p.x, p.D, torch.full((M,), p.lam), **options)
+    close(equal.objective, scalar.objective, 1e-6)
+    weights = torch.full((M,), p.lam, dtype=torch.float64)
+    weights[0] = 10 * lam_max(p.x, p.D)
+    without = solve(p.x, p.D, weights, **options)
+    assert not without.codes[:, 0].any()
+    if M > 1:
+        alone = solve(p.x, p.D[1:], p.lam, **options)
+        close(without.objective, alone.objective, 1e-6)
+
+
+@solvers
+def test_images_of_a_batch_are_problems_of_their_own(
+    solve: Solver, seeded: torch.Generator
+) -> None:
+    x = torch.randn(3, 1, 9, 8, generator=seeded, dtype=torch.float64)
+    D = torch.randn(3, 1, 3, 3, generator=seeded, dtype=torch.float64)
+    together = solve(x, D, 1.0, tol=1e-7, max_iter=20_000)
+    assert together.converged
+    for b in range(3):
+        alone = solve(x[b : b + 1], D, 1.0, tol=1e-7, max_iter=20_000)
+        close(together.objective[b : b + 1], alone.objective, 1e-6)
+
+
+@solvers
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_dtype_follows_the_image(
+    solve: Solver, dtype: torch.dtype, seeded: torch.Generator
+) -> None:
+    x = torch.randn(1, 1, 12, 11, generator=seeded).to(dtype)
+    D = torch.randn(4, 1, 3, 3, generator=seeded).to(dtype)
+    s = solve(x, D, 0.5 * lam_max(x, D), tol=1e-4, max_iter=5000)
+    assert s.codes.dtype == dtype
+    assert s.converged
+
+
+@solvers
+def test_on_step_hears_the_start_and_every_step(solve: Solver, seeded: torch.Generator) -> None:
+    x = torch.randn(1, 1, 8, 8, generator=seeded, dtype=torch.float64)
+    D = torch.randn(2, 1, 3, 3, generator=seeded, dtype=torch.float64)
+    heard: list[tuple[int, Tensor]] = []
+    s = solve(x, D, 0.1, max_iter=13, tol=0.0, on_step=lambda k, z: heard.append((k, z)))
+    assert [k for k, _ in heard] == list(range(14))
+    assert torch.equal(heard[-1][1], s.codes)
+    assert not heard[0][1].any()
+    assert solve(x, D, 0.1, max_iter=0).iterations == 0
+
+
+@solvers
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"lam": -1.0}, "lam must be finite"),
+        ({"lam": float("nan")}, "lam must be finite"),
+        ({"lam": torch.ones(5)}, r"one value per atom, shape \(2,\)"),
+        ({"x": torch.full((1, 1, 8, 8), torch.nan)}, "x has 64 NaN or infinite entries"),
+        ({"D": torch.full((2, 1, 3, 3), torch.inf)}, "D has 18 NaN or infinite entries"),
+        ({"max_iter": -1}, "max_iter must be ≥ 0"),
+        ({"tol": -1e-3}, "tol must be finite and ≥ 0"),
+        ({"start": torch.zeros(1, 2, 8, 8)}, r"start must have shape \(1, 2, 6, 6\)"),
+        ({"start": torch.full((1, 2, 6, 6), torch.nan)}, "start has 72 NaN"),
+        ({"start": -torch.ones(1, 2, 6, 6), "nonneg": True}, "start has negative codes"),
+        ({"x": torch.ones(8, 8)}, r"\(B, C, H, W\), got \(8, 8\)"),
+    ],
+)
+def test_bad_input_is_refused_before_any_step(solve: Solver, change: dict, says: str) -> None:
+    good = {"x": torch.ones(1, 1, 8, 8), "D": torch.ones(2, 1, 3, 3), "lam": 0.1}
+
+    def never(k: int, z: Tensor) -> None:
+        pytest.fail("a step was taken")
+
+    with pytest.raises(ValueError, match=says):
+        solve(**{**good, **change}, on_step=never)
+
+
+def test_zero_image_and_zero_dictionary() -> None:
+    zero, D = torch.zeros(1, 1, 5, 5), torch.ones(1, 1, 2, 2)
+    for x, atoms in ((zero, D), (zero + 1, 0 * D)):
+        for solve in (ista, fista):
+            s = solve(x, atoms, 0.1)
+            assert s.converged
+            assert not s.codes.any()
+            assert s.relative_gap.item() == 0

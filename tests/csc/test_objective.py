@@ -1,0 +1,145 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from csc import (
+    dual_point,
+    duality_gap,
+    fista,
+    gradient,
+    ista,
+    lam_max,
+    lipschitz,
+    objective,
+)
+from csc.conv import adjoint
+from tests.laws import close, dense, lasso_objective
+from tests.strategies import Problem, problems
+
+nonnegs = st.booleans()
+
+
+@given(problems())
+def test_objective_is_its_formula(p: Problem) -> None:
+    A, z = dense(p.D, p.size), p.draw_codes()
+    r = p.x.flatten(1).numpy() - z.flatten(1).numpy() @ A.T
+    expected = 0.5 * (r**2).sum(1) + p.lam * np.abs(z.flatten(1).numpy()).sum(1)
+    close(objective(p.x, p.D, z, p.lam), torch.from_numpy(expected), 1e-12)
+
+
+@given(problems())
+def test_weights_per_atom_add_up(p: Problem) -> None:
+    z = p.draw_codes()
+    weights = p.lam * torch.arange(1.0, 1 + p.D.shape[0], dtype=torch.float64)
+    l1 = (weights * z.abs().sum((2, 3))).sum(1)
+    zero = torch.zeros_like(weights)
+    close(objective(p.x, p.D, z, weights), objective(p.x, p.D, z, zero) + l1, 1e-12)
+
+
+@given(problems())
+def test_negative_codes_are_infeasible_where_codes_are_nonnegative(p: Problem) -> None:
+    z = p.draw_codes().abs()
+    close(objective(p.x, p.D, z, p.lam, nonneg=True), objective(p.x, p.D, z, p.lam))
+    z[0, 0, 0, 0] = -1e-9
+    assert objective(p.x, p.D, z, p.lam, nonneg=True)[0] == torch.inf
+
+
+@given(problems())
+def test_gradient_is_autograds(p: Problem) -> None:
+    z = p.draw_codes().requires_grad_()
+    (expected,) = torch.autograd.grad(objective(p.x, p.D, z, 0.0).sum(), z)
+    close(gradient(p.x, p.D, z.detach()), expected, 1e-11)
+
+
+@given(problems(slack=8))
+def test_lipschitz_bounds_the_largest_eigenvalue_tightly(p: Problem) -> None:
+    """L ≥ ‖DᵀD‖₂ ≥ L Π (n − k + 1)/n, n the side of the codes."""
+    A = dense(p.D, p.size)
+    largest = np.linalg.norm(A, 2) ** 2
+    k = p.D.shape[-1]
+    factor = np.prod([max(0, n - 2 * k + 2) / (n - k + 1) for n in p.size])
+    assert p.L * (1 + 1e-12) >= largest >= factor * p.L * (1 - 1e-12)
+
+
+@given(problems())
+def test_lipschitz_is_exact_for_the_periodic_operator(p: Problem) -> None:
+    largest = np.linalg.norm(dense(p.D, p.size, periodic=True), 2) ** 2
+    assert p.L == pytest.approx(largest, rel=1e-10)
+
+
+def test_lipschitz_is_nearly_reached_on_a_large_image() -> None:
+    """The bound is about 1.5 % above the dense eigenvalue at 24×24 for 3×3 atoms."""
+    g = torch.Generator().manual_seed(3)
+    D = torch.randn(2, 1, 3, 3, generator=g, dtype=torch.float64)
+    largest = np.linalg.norm(dense(D, (24, 24)), 2) ** 2
+    assert largest < lipschitz(D, (24, 24)) < 1.05 * largest
+
+
+@given(problems(), nonnegs)
+def test_dual_point_is_feasible(p: Problem, nonneg: bool) -> None:
+    z = p.draw_codes().abs() if nonneg else p.draw_codes()
+    c = adjoint(dual_point(p.x, p.D, z, p.lam, nonneg=nonneg), p.D)
+    assert float((c if nonneg else c.abs()).max()) <= p.lam * (1 + 1e-12)
+
+
+@given(problems(batch=1, weight=(0.2, 0.9)), nonnegs)
+def test_gap_bounds_the_true_error(p: Problem, nonneg: bool) -> None:
+    """P(z) − P* ≤ gap, at random codes and along ISTA, with P* from scikit-learn."""
+    optimum = lasso_objective(p.x, p.D, p.lam, nonneg=nonneg)
+    tried = [p.draw_codes().abs()]
+    ista(p.x, p.D, p.lam, nonneg=nonneg, max_iter=20, on_step=lambda _, z: tried.append(z))
+    for z in tried:
+        error = float(objective(p.x, p.D, z, p.lam, nonneg=nonneg)) - optimum
+        gap = float(duality_gap(p.x, p.D, z, p.lam, nonneg=nonneg))
+        assert gap >= -1e-12
+        assert error <= gap + 1e-9 * max(1.0, optimum)
+
+
+@given(problems(weight=(0.3, 0.9)), nonnegs)
+def test_gap_tends_to_zero(p: Problem, nonneg: bool) -> None:
+    gaps = [
+        fista(p.x, p.D, p.lam, nonneg=nonneg, tol=0.0, max_iter=n).relative_gap.max()
+        for n in (0, 3000)
+    ]
+    assert gaps[1] < 1e-4
+    assert gaps[1] <= gaps[0]
+
+
+@given(problems(), nonnegs)
+def test_codes_vanish_exactly_at_lam_max_and_not_below(p: Problem, nonneg: bool) -> None:
+    largest = lam_max(p.x, p.D, nonneg=nonneg)
+    if largest == 0:  # non-negative codes cannot reduce the error at all
+        assert not ista(p.x, p.D, 0.0, nonneg=nonneg, max_iter=5).codes.any()
+        return
+    above = ista(p.x, p.D, largest, nonneg=nonneg)
+    assert not above.codes.any()
+    assert above.converged
+    assert above.iterations == 0
+    assert ista(p.x, p.D, 0.999 * largest, nonneg=nonneg, max_iter=1, tol=0.0).codes.any()
+
+
+def test_sums_of_float32_images_are_taken_in_float64() -> None:
+    x = torch.full((1, 1, 400, 400), 0.1)
+    one = torch.ones(1, 1, 1, 1)
+    value = objective(x, one, torch.zeros_like(x), 1.0)
+    assert value.dtype == torch.float64
+    assert value.item() == pytest.approx(0.5 * 160_000 * 0.01, rel=1e-7)
+
+
+@pytest.mark.parametrize("lam", [-0.1, float("nan"), float("inf")])
+def test_bad_weight_is_refused(lam: float) -> None:
+    x, D = torch.ones(1, 1, 4, 4), torch.ones(1, 1, 2, 2)
+    with pytest.raises(ValueError, match="lam must be finite and ≥ 0"):
+        objective(x, D, torch.zeros(1, 1, 3, 3), lam)
+
+
+def test_codes_off_the_grid_are_refused() -> None:
+    x, D = torch.ones(1, 1, 4, 4), torch.ones(1, 1, 2, 2)
+    with pytest.raises(ValueError, match=r"have shape \(1, 1, 3, 3\), got \(1, 1, 4, 4\)"):
+        duality_gap(x, D, torch.zeros(1, 1, 4, 4), 0.1)
+    with pytest.raises(ValueError, match="does not fit"):
+        lipschitz(D, (1, 4))
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        lam_max(x * torch.nan, D)

@@ -1,0 +1,37 @@
+"""Oracles that share no code with the library: D as a dense matrix, scikit-learn's Lasso."""
+
+import numpy as np
+import torch
+from sklearn.linear_model import Lasso
+from torch import Tensor
+
+
+def dense(D: Tensor, size: tuple[int, int], *, periodic: bool = False) -> np.ndarray:
+    """D as a matrix (C·H·W, M·h·w), each column an atom put at a position by hand.
+
+    periodic: atoms at all H·W positions, wrapped around the image.
+    """
+    M, C, k, _ = D.shape
+    H, W = size
+    h, w = (H, W) if periodic else (H - k + 1, W - k + 1)
+    A = np.zeros((C, H, W, M, h, w))
+    for p in range(h):
+        for q in range(w):
+            for i in range(k):
+                for j in range(k):
+                    A[:, (p + i) % H, (q + j) % W, :, p, q] += D[:, :, i, j].numpy().T
+    return A.reshape(C * H * W, M * h * w)
+
+
+def lasso_objective(x: Tensor, D: Tensor, lam: float, *, nonneg: bool = False) -> float:
+    """P* = min ½‖x − D z‖² + λ‖z‖₁ of one image (1, C, H, W) by scikit-learn."""
+    A, y = dense(D, (x.shape[2], x.shape[3])), x.flatten().numpy()
+    model = Lasso(
+        alpha=lam / y.size, fit_intercept=False, positive=nonneg, tol=1e-10, max_iter=200_000
+    ).fit(A, y)
+    z = model.coef_
+    return float(0.5 * np.sum((y - A @ z) ** 2) + lam * np.abs(z).sum())
+
+
+def close(a: Tensor, b: Tensor, tol: float = 1e-9) -> None:
+    torch.testing.assert_close(a, b, rtol=tol, atol=tol)
