@@ -22,6 +22,7 @@ from csc.objective import Certificate, certify_codes, gradient
 from csc.solution import Solution
 
 
+@torch.no_grad()
 def admm(
     x: Tensor,
     D: Tensor,

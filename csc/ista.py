@@ -76,6 +76,10 @@ def ista(
         If shapes, dtypes or devices do not fit, x or D or `start` holds NaN, or λ, `tol` or
         `max_iter` is negative or not finite.
 
+    Notes
+    -----
+    The codes carry no gradient; :class:`csc.CISTA` is the iteration to differentiate.
+
     Examples
     --------
     >>> import torch
@@ -118,6 +122,7 @@ def fista(
     return _proximal_gradient(x, D, lam, nonneg, start, max_iter, tol, on_step, momentum=True)
 
 
+@torch.no_grad()
 def _proximal_gradient(
     x: Tensor,
     D: Tensor,

@@ -176,7 +176,7 @@ def lam_max(x: Tensor, D: Tensor, *, nonneg: bool = False) -> float:
     check_pair(x, D)
     check_finite(x, "x")
     check_finite(D, "D")
-    correlation = F.conv2d(x, D)
+    correlation = F.conv2d(x.detach(), D.detach())
     return max(0.0, float((correlation if nonneg else correlation.abs()).max()))
 
 

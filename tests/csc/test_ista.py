@@ -201,6 +201,13 @@ def test_bad_input_is_refused_before_any_step(solve: Solver, change: dict, says:
         solve(**{**good, **change}, on_step=never)
 
 
+@solvers
+def test_codes_carry_no_gradient(solve: Solver) -> None:
+    x = torch.ones(1, 1, 6, 6, dtype=torch.float64, requires_grad=True)
+    D = torch.ones(2, 1, 3, 3, dtype=torch.float64, requires_grad=True)
+    assert not solve(x, D, 0.5 * lam_max(x, D), max_iter=3).codes.requires_grad
+
+
 def test_zero_image_and_zero_dictionary() -> None:
     zero, D = torch.zeros(1, 1, 5, 5), torch.ones(1, 1, 2, 2)
     for x, atoms in ((zero, D), (zero + 1, 0 * D)):

@@ -1,0 +1,88 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import crnet
+from crnet import Card, CheckpointError, CRNetA
+from crnet.checkpoint import find, serialize
+
+ARGUMENTS = {"n0": 4, "m0": 6, "recursions": 2, "threshold": True}
+CARD = Card("tiny", "CRNetA", ARGUMENTS, (2, 3), {"data": "none"}, {"Set5": {"2": 30.5}})
+
+
+@pytest.fixture
+def tiny(tmp_path: Path, seeded: torch.Generator) -> tuple[CRNetA, Path]:
+    net = CRNetA(**ARGUMENTS, generator=seeded)
+    path = tmp_path / "tiny.safetensors"
+    path.write_bytes(serialize(net, CARD))
+    return net, path
+
+
+def test_a_file_rebuilds_its_network(tiny: tuple[CRNetA, Path]) -> None:
+    net, path = tiny
+    x = torch.rand(1, 1, 9, 9)
+    again = crnet.load(path)
+    assert torch.equal(again(x), net(x))
+    assert not again.training
+    assert crnet.card(path) == CARD
+
+
+def test_it_is_plain_safetensors(tiny: tuple[CRNetA, Path]) -> None:
+    net, path = tiny
+    state = load_file(path)
+    assert state.keys() == net.state_dict().keys()
+    assert all(torch.equal(state[k], v) for k, v in net.state_dict().items())
+
+
+def test_damage_is_found(tiny: tuple[CRNetA, Path]) -> None:
+    _, path = tiny
+    data = bytearray(path.read_bytes())
+    data[-3] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(CheckpointError, match="do not match their checksum"):
+        crnet.load(path)
+    path.write_bytes(data[: len(data) // 2])
+    with pytest.raises(CheckpointError, match="not a weights file"):
+        crnet.load(path)
+
+
+def test_a_card_that_does_not_fit_is_refused(tiny: tuple[CRNetA, Path]) -> None:
+    net, path = tiny
+    for arguments in ({**ARGUMENTS, "m0": 7}, {**ARGUMENTS, "colour": 1}):
+        path.write_bytes(serialize(net, replace(CARD, arguments=arguments)))
+        with pytest.raises(CheckpointError, match="does not fit its architecture"):
+            crnet.load(path)
+    path.write_bytes(serialize(net, replace(CARD, architecture="Nothing")))
+    with pytest.raises(CheckpointError, match="does not fit its architecture"):
+        crnet.load(path)
+
+
+def test_files_of_others_are_refused(tmp_path: Path) -> None:
+    other = tmp_path / "other.safetensors"
+    save_file({"w": torch.ones(2)}, other)
+    text = tmp_path / "text.safetensors"
+    text.write_text("hello")
+    for path in (other, text):
+        with pytest.raises(CheckpointError, match="not a weights file of csc-crnet"):
+            crnet.load(path)
+    with pytest.raises(
+        CheckpointError, match="no model and no file nothing; bundled models: crnet"
+    ):
+        crnet.load("nothing")
+
+
+def test_the_bundle_describes_itself() -> None:
+    assert "crnet-a" in crnet.bundled()
+    for name, path in crnet.bundled().items():
+        card = crnet.card(name)
+        assert card.name == name
+        assert path == find(name)
+        assert {"data", "recipe", "time"} <= card.training.keys()
+        assert set(card.psnr["Set5"]) == {str(s) for s in card.scales}
+        json.dumps(card.training)
+        assert path.stat().st_size < 1.5e6
+        assert crnet.load(name).depth == card.arguments["recursions"] + 5

@@ -1,0 +1,205 @@
+"""The command line as a stranger would call it: exit codes, one line on stderr, no half files."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import crnet
+from crnet.cli import main
+from tests.crnet.pictures import opened, photo, png16, save
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("CRNET_DATA", raising=False)
+    return tmp_path
+
+
+def call(*arguments: object) -> int:
+    try:
+        return main([str(a) for a in arguments])
+    except SystemExit as stop:  # argparse
+        return int(stop.code or 0)
+
+
+def one_line(capsys: pytest.CaptureFixture[str]) -> str:
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1, err
+    assert "Traceback" not in err
+    return err
+
+
+def test_upscale_writes_beside_the_photo(here: Path, capsys) -> None:
+    save(here / "cat.png", photo(20, 17))
+    assert call("upscale", "cat.png", "--scale", 3) == 0
+    assert capsys.readouterr().out == "cat_crnet-a_x3.png\n"
+    assert sorted(os.listdir()) == ["cat.png", "cat_crnet-a_x3.png"]
+    image = opened("cat_crnet-a_x3.png")
+    assert (image.size, image.mode) == ((51, 60), "RGB")
+    bicubic = opened("cat.png").resize((51, 60), Image.Resampling.BICUBIC)
+    assert np.abs(np.asarray(image, float) - np.asarray(bicubic, float)).mean() < 8
+
+
+@pytest.mark.parametrize(
+    ("mode", "name"), [("L", "a.png"), ("RGB", "a.jpg"), ("RGBA", "a.png"), ("LA", "a.png")]
+)
+def test_modes_are_kept(here: Path, mode: str, name: str) -> None:
+    Image.fromarray(photo(12, 12)).convert(mode).save(name)
+    assert call("upscale", name, "-o", "out.png") == 0
+    assert opened("out.png").mode == mode
+    assert opened("out.png").size == (24, 24)
+
+
+def test_one_pixel(here: Path) -> None:
+    Image.new("RGB", (1, 1), (200, 30, 40)).save("dot.png")
+    assert call("upscale", "dot.png", "--scale", 4) == 0
+    assert opened("dot_crnet-a_x4.png").size == (4, 4)
+
+
+def test_memory_budget_changes_no_pixel(here: Path) -> None:
+    save(here / "a.png", photo(40, 45))
+    assert call("upscale", "a.png", "-o", "whole.png") == 0
+    assert call("upscale", "a.png", "-o", "tiles.png", "--memory", 0.1) == 0
+    a, b = (np.asarray(opened(n), int) for n in ("whole.png", "tiles.png"))
+    assert np.abs(a - b).max() <= 1  # a level may round the other way
+    assert (a != b).mean() < 1e-3
+
+
+def test_folders_and_several_files(here: Path, capsys) -> None:
+    (here / "in").mkdir()
+    (here / "out").mkdir()
+    for i in range(2):
+        save(here / "in" / f"{i}.png", photo(8, 8, seed=i))
+    (here / "in" / "notes.txt").write_text("")
+    assert call("upscale", "in", "-o", "out") == 0
+    assert sorted(os.listdir("out")) == ["0_crnet-a_x2.png", "1_crnet-a_x2.png"]
+    assert call("upscale", "in/0.png", "in/1.png", "-o", "new") == 2
+    assert "need -o to be an existing folder" in capsys.readouterr().err
+
+
+def test_a_failed_file_does_not_stop_the_others(here: Path, capsys) -> None:
+    (here / "bad.png").write_text("no")
+    save(here / "good.png", photo(8, 8))
+    assert call("upscale", "bad.png", "good.png") == 1
+    told = capsys.readouterr()
+    assert told.out == "good_crnet-a_x2.png\n"
+    assert told.err.startswith("crnet: bad.png: cannot be read as an image")
+    assert sorted(os.listdir()) == ["bad.png", "good.png", "good_crnet-a_x2.png"]
+
+
+def test_existing_output_is_refused_without_overwrite(here: Path, capsys) -> None:
+    save(here / "a.png", photo(8, 8))
+    (here / "b.png").write_text("precious")
+    assert call("upscale", "a.png", "-o", "b.png") == 1
+    assert "b.png: exists; pass --overwrite" in one_line(capsys)
+    assert (here / "b.png").read_text() == "precious"
+    assert call("upscale", "a.png", "-o", "b.png", "--overwrite") == 0
+    assert opened("b.png").size == (16, 16)
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "says"),
+    [
+        ("none.png", lambda p: None, "no such file"),
+        ("a.png", lambda p: p.write_bytes(b""), "the file is empty"),
+        ("a.png", lambda p: p.write_bytes(b"\x89PNG\r\n\x1a\n"), "cannot be read as an image"),
+        ("a.png", lambda p: png16(p, 2, 3), "16-bit colour"),
+    ],
+)
+def test_bad_photos(here: Path, capsys, name: str, make, says: str) -> None:
+    make(here / name)
+    assert call("upscale", name) == 1
+    assert says in one_line(capsys)
+    assert not list(here.glob("*crnet*"))
+
+
+@pytest.mark.parametrize("out", ["none/b.png", "b.xyz", "b.jpg"])
+def test_bad_outputs_are_found_before_computing(here: Path, capsys, monkeypatch, out: str) -> None:
+    save(here / "a.png", photo(8, 8, 4))  # alpha, which JPEG cannot keep
+
+    def never(*_: object) -> None:
+        pytest.fail("the network ran")
+
+    monkeypatch.setattr("crnet.cli.upscale_picture", never)
+    assert call("upscale", "a.png", "-o", out) == 1
+    one_line(capsys)
+    assert os.listdir() == ["a.png"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["upscale"], "required"),
+        (["upscale", "a.png", "--scale", "5"], "upscales by"),
+        (["upscale", "a.png", "--scale", "two"], "invalid int value"),
+        (["upscale", "a.png", "--model", "none"], "no model and no file none"),
+        (["upscale", "a.png", "--memory", "-1"], "--memory must be > 0"),
+        (["upscale", "a.png", "--device", "abacus"], "device abacus is not available"),
+        (["upscale", "."], "holds no image"),
+        (["evaluate"], "no data root"),
+        (["evaluate", "--data", "none"], "not a folder"),
+        (["evaluate", "--data", ".", "--sets", "none"], "not a folder"),
+        (["evaluate", "--data", ".", "--scales", "1"], "scales must be ≥ 2"),
+        (["evaluate", "--data", ".", "--model", "none"], "no model and no file none"),
+        (["train", "a.pt"], "must end in .safetensors"),
+        (["train", "a.safetensors", "--data", "."], "not a folder"),
+        (["paint"], "invalid choice"),
+        ([], "required"),
+    ],
+)
+def test_calls_that_cannot_be_carried_out(here: Path, capsys, arguments: list, says: str) -> None:
+    assert call(*arguments) == 2
+    assert says in one_line(capsys)
+    assert os.listdir() == []
+
+
+def test_evaluate_prints_the_table_and_writes_json(here: Path, capsys) -> None:
+    (here / "mine").mkdir()
+    save(here / "mine" / "a.png", photo(48, 48))
+    arguments = ["evaluate", "--data", ".", "--sets", "mine", "--scales", 2]
+    assert call(*arguments, "--json", "r.json") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["set", "scale", "model", "PSNR", "dB", "SSIM", "seconds"]
+    assert [line.split()[:3] for line in lines[1:]] == [
+        ["mine", "x2", "bicubic"],
+        ["mine", "x2", "crnet-a"],
+    ]
+    told = json.loads((here / "r.json").read_text())
+    assert told.keys() == {"protocol", "versions", "data", "results"}
+    assert f"{told['results'][1]['psnr']:.3f}" == lines[2].split()[3]
+    assert call(*arguments, "--json", "r.json") == 1
+    assert "exists" in one_line(capsys)
+
+
+def test_models_lists_the_bundle(capsys) -> None:
+    assert call("models") == 0
+    out = capsys.readouterr().out
+    assert "crnet-a  CRNetA(n0 64, m0 128, recursions 12)  x2 x3 x4" in out
+    assert "Set5: x2 " in out
+
+
+def test_train_writes_a_model_that_can_be_used(here: Path, capsys) -> None:
+    (here / "photos").mkdir()
+    save(here / "photos" / "a.png", photo(60, 60))
+    tiny = ["--n0", 4, "--m0", 6, "--recursions", 2, "--steps", 20, "--patch", 12, "--batch", 2]
+    sets = ["--data", ".", "--sets", "photos", "--test", "photos"]
+    assert call("train", "my.safetensors", *sets, *tiny) == 0
+    capsys.readouterr()
+    assert sorted(os.listdir()) == ["my.safetensors", "photos"]
+    card = crnet.card("my.safetensors")
+    assert card.arguments == {"n0": 4, "m0": 6, "recursions": 2}
+    assert "photos without 302003.jpg: 1 images" in card.training["data"]
+    assert card.psnr["photos"].keys() == {"2", "3", "4"}
+    assert call("upscale", "photos/a.png", "--model", "my.safetensors", "-o", "b.png") == 0
+    assert call("train", "my.safetensors", *sets, *tiny) == 1
+    assert "exists" in one_line(capsys)
+
+
+def test_version(capsys) -> None:
+    assert call("--version") == 0
+    assert capsys.readouterr().out == f"crnet {crnet.__version__}\n"

@@ -1,0 +1,46 @@
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from crnet import CRNetA, demo, plot
+
+
+def test_the_demo_shows_a_gain_and_draws_it(tmp_path: Path) -> None:
+    lines = list(demo.run(tmp_path / "made"))
+    rows = {line.split()[0]: float(line.split()[1]) for line in lines if re.match(r"  [bC]", line)}
+    assert rows["CRNet-A"] > rows["bicubic"] + 1
+    recursions = [line.split() for line in lines if re.match(r"  +\d+ +\d", line)]
+    assert [int(r[0]) for r in recursions] == list(range(13))
+    assert all(0 < float(r[1].rstrip("%")) < 100 for r in recursions)
+    for name in ("comparison.png", "codes.png"):
+        with Image.open(tmp_path / "made" / name) as image:
+            assert min(image.size) > 400
+    assert len(list((tmp_path / "made").iterdir())) == 2
+
+
+def test_code_statistics_are_their_formulas(seeded: torch.Generator) -> None:
+    net = CRNetA(4, 6, 2, generator=seeded)
+    x = torch.rand(1, 1, 9, 8, generator=seeded)
+    s = demo.code_statistics(net, x)
+    zs = [z.detach()[0] for z in net.codes(x)]
+    assert s.nonzero == pytest.approx([float((z != 0).sum()) / z.numel() for z in zs])
+    moves = [float((b - a).norm() / b.norm()) for a, b in zip(zs, zs[1:], strict=False)]
+    assert s.change == pytest.approx(moves, rel=1e-5)
+    assert torch.equal(s.codes, zs[-1])
+    assert s.usage.tolist() == pytest.approx([float((m != 0).sum()) / 72 for m in zs[-1]])
+
+
+def test_figures_draw_what_they_are_given() -> None:
+    rgb = torch.rand(3, 40, 50)
+    figure = plot.comparison({"a": rgb, "b": 1 - rgb}, [(0, 0, 10), (20, 30, 15)], "title")
+    crops = [ax for ax in figure.axes if ax.get_title() in ("a", "b")]
+    assert len(crops) == 3  # the whole and the upper row
+    assert [len(ax.patches) for ax in figure.axes].count(2) == 1
+    maps = torch.rand(8, 12, 12)
+    maps[3] *= 9
+    figure = plot.codes(torch.rand(8, 1, 5, 5), maps, torch.rand(8), [0.5, 0.4], [0.3], shown=4)
+    assert figure.axes[0].get_title().startswith("atom 3\n")
+    plot.plt.close("all")

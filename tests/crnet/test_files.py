@@ -1,0 +1,207 @@
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from crnet.files import (
+    ImageFileError,
+    Picture,
+    output_file,
+    output_format,
+    read_picture,
+    write_picture,
+)
+from tests.crnet.pictures import opened, photo, png16, save
+
+
+def round_trip(picture: Picture, tmp_path: Path, name: str) -> Image.Image:
+    path = tmp_path / name
+    with output_file(path, overwrite=False) as file:
+        write_picture(picture, file, output_format(path, picture))
+    return opened(path)
+
+
+@pytest.mark.parametrize(
+    ("channels", "suffix"),
+    [(c, s) for c in (1, 3, 4) for s in ("png", "tif")] + [(3, "webp"), (4, "webp")],
+)
+def test_8_bit_pictures_come_back_bit_for_bit(tmp_path: Path, channels: int, suffix: str) -> None:
+    array = photo(channels=channels)
+    array[0, 0] = 0
+    array[0, 1] = 255
+    picture = read_picture(save(tmp_path / "a.png", array))
+    assert (picture.alpha is not None) == (channels == 4)
+    assert picture.color.shape[1] == min(channels, 3)
+    assert np.array_equal(np.asarray(round_trip(picture, tmp_path, f"b.{suffix}")), array)
+
+
+def test_grey_with_alpha_stays_grey_with_alpha(tmp_path: Path) -> None:
+    image = Image.merge("LA", [Image.fromarray(photo(channels=1, seed=s)) for s in (1, 2)])
+    image.save(tmp_path / "a.png")
+    picture = read_picture(tmp_path / "a.png")
+    assert picture.color.shape[1] == 1
+    again = round_trip(picture, tmp_path, "b.png")
+    assert again.mode == "LA"
+    assert np.array_equal(np.asarray(again), np.asarray(image))
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_16_bit_grey_is_kept(tmp_path: Path, suffix: str) -> None:
+    array = (np.arange(143).reshape(13, 11) * 458).astype(np.uint16)
+    array[0, :2] = 0, 65535
+    picture = read_picture(save(tmp_path / f"a.{suffix}", array))
+    assert picture.bits == 16
+    assert np.array_equal(np.asarray(round_trip(picture, tmp_path, f"b.{suffix}")), array)
+
+
+@pytest.mark.parametrize(("color_type", "channels"), [(2, 3), (4, 2), (6, 4)])
+def test_16_bit_colour_is_refused(tmp_path: Path, color_type: int, channels: int) -> None:
+    """Pillow would read it as 8 bit without a word."""
+    with pytest.raises(ImageFileError, match="16-bit colour, which is not supported"):
+        read_picture(png16(tmp_path / "a.png", color_type, channels))
+
+
+def test_palette_becomes_colour_and_its_transparency_alpha(tmp_path: Path) -> None:
+    image = Image.fromarray(photo()).quantize(8)
+    image.save(tmp_path / "opaque.png")
+    image.save(tmp_path / "clear.png", transparency=0)
+    opaque, clear = (read_picture(tmp_path / f"{n}.png") for n in ("opaque", "clear"))
+    assert opaque.alpha is None
+    expected = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)[None] / 255
+    assert torch.equal(opaque.color, expected)
+    assert clear.alpha is not None
+    assert torch.equal(clear.alpha[0, 0] == 0, torch.from_numpy(np.array(image)) == 0)
+
+
+def test_bilevel_is_grey(tmp_path: Path) -> None:
+    array = photo(channels=1) > 127
+    Image.fromarray(array).save(tmp_path / "a.png")
+    picture = read_picture(tmp_path / "a.png")
+    assert torch.equal(picture.color[0, 0], torch.from_numpy(array).float())
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied(tmp_path: Path, orientation: int) -> None:
+    array = photo()
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = save(tmp_path / "a.png", array, exif=exif)
+    color = (255 * read_picture(path).color[0]).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    a = array
+    expected = {
+        1: a, 2: a[:, ::-1], 3: a[::-1, ::-1], 4: a[::-1],
+        5: a.transpose(1, 0, 2), 6: np.rot90(a, -1), 7: np.rot90(a, 2).transpose(1, 0, 2),
+        8: np.rot90(a),
+    }[orientation]  # fmt: skip
+    assert np.array_equal(color, expected)
+
+
+def test_colour_profile_is_carried(tmp_path: Path) -> None:
+    from PIL import ImageCms
+
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    picture = read_picture(save(tmp_path / "a.png", photo(), icc_profile=profile))
+    assert round_trip(picture, tmp_path, "b.png").info["icc_profile"] == profile
+
+
+def truncated(path: Path) -> Path:
+    whole = io.BytesIO()
+    Image.fromarray(photo(200, 200)).save(whole, "PNG")
+    path.write_bytes(whole.getvalue()[: len(whole.getvalue()) // 2])
+    return path
+
+
+def animated(path: Path) -> Path:
+    frames = [Image.fromarray(photo(seed=s)).convert("P") for s in range(3)]
+    frames[0].save(path, save_all=True, append_images=frames[1:])
+    return path
+
+
+def written(path: Path, data: bytes) -> Path:
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda d: d / "none.png", "no such file"),
+        (lambda d: d, "is a folder"),
+        (lambda d: written(d / "a.png", b""), "the file is empty"),
+        (lambda d: written(d / "a.png", b"not a picture"), "cannot be read as an image"),
+        (lambda d: truncated(d / "a.png"), "cannot be read as an image"),
+        (lambda d: animated(d / "a.gif"), "3 frames; extract one"),
+        (lambda d: save(d / "a.tif", photo(channels=1).astype(np.float32)), "colour mode F"),
+        (lambda d: save(d / "a.tif", photo(channels=1).astype(np.int32)), "colour mode I"),
+    ],
+)
+def test_bad_files_are_named_in_one_line(tmp_path: Path, make, says: str) -> None:
+    path = make(tmp_path)
+    with pytest.raises(ImageFileError, match=says) as caught:
+        read_picture(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_cmyk_is_refused(tmp_path: Path) -> None:
+    Image.fromarray(photo()).convert("CMYK").save(tmp_path / "a.jpg")
+    with pytest.raises(ImageFileError, match="colour mode CMYK"):
+        read_picture(tmp_path / "a.jpg")
+
+
+def test_formats_that_would_lose_something_are_refused(tmp_path: Path) -> None:
+    grey = torch.zeros(1, 1, 4, 4)
+    with pytest.raises(ImageFileError, match="JPEG keeps no transparency"):
+        output_format(tmp_path / "a.jpg", Picture(grey, alpha=grey))
+    with pytest.raises(ImageFileError, match="WEBP keeps no 16-bit grey"):
+        output_format(tmp_path / "a.webp", Picture(grey, bits=16))
+    with pytest.raises(ImageFileError, match=r"no image format is known by the suffix '\.xyz'"):
+        output_format(tmp_path / "a.xyz", Picture(grey))
+
+
+def test_values_out_of_range_are_clipped_not_wrapped(tmp_path: Path) -> None:
+    color = torch.tensor([-0.5, 1.5, 0.5]).view(1, 1, 1, 3)
+    assert np.asarray(round_trip(Picture(color), tmp_path, "8.png")).tolist() == [[0, 255, 128]]
+    deep = np.asarray(round_trip(Picture(color, bits=16), tmp_path, "16.png"))
+    assert deep.tolist() == [[0, 65535, 32768]]
+
+
+def fail_half_way(path: Path) -> None:
+    try:
+        with output_file(path, overwrite=True) as file:
+            file.write(b"half")
+            raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        pass
+
+
+def test_a_failed_block_leaves_nothing(tmp_path: Path) -> None:
+    fail_half_way(tmp_path / "a.png")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_existing_file_is_kept_until_the_new_one_is_whole(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.png", b"old")
+    with (
+        pytest.raises(ImageFileError, match="exists; pass --overwrite"),
+        output_file(path, overwrite=False),
+    ):
+        pytest.fail("the block was entered")
+    fail_half_way(path)
+    assert path.read_bytes() == b"old"
+    with output_file(path, overwrite=True) as file:
+        file.write(b"new")
+        assert path.read_bytes() == b"old"
+    assert path.read_bytes() == b"new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_missing_folder_is_found_at_once(tmp_path: Path) -> None:
+    with (
+        pytest.raises(ImageFileError, match="cannot be written: No such file or directory"),
+        output_file(tmp_path / "none" / "a.png", overwrite=False),
+    ):
+        pytest.fail("the block was entered")

@@ -1,0 +1,189 @@
+import copy
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+from crnet import CRNetA
+from csc import CISTA, ista, lam_max, lipschitz, random_dictionary, unfold
+from tests.laws import close
+
+
+def small(seed: int = 0, **options) -> CRNetA:
+    options = {"n0": 5, "m0": 7, "recursions": 3, **options}
+    return CRNetA(**options, generator=torch.Generator().manual_seed(seed)).double()
+
+
+def image(seed: int = 0, H: int = 20, W: int = 18, C: int = 1) -> torch.Tensor:
+    g = torch.Generator().manual_seed(seed)
+    return torch.rand(1, C, H, W, generator=g, dtype=torch.float64)
+
+
+def count(net: CRNetA) -> int:
+    return sum(p.numel() for p in net.parameters())
+
+
+@pytest.mark.parametrize(
+    ("n0", "m0", "weights"), [(128, 256, 1_329_408), (64, 256, 922_752), (128, 128, 592_128)]
+)
+def test_weights_of_the_paper(n0: int, m0: int, weights: int) -> None:
+    assert count(CRNetA(n0, m0)) == weights
+
+
+def test_defaults_are_the_papers() -> None:
+    net = CRNetA()
+    assert count(net) == 1_329_408
+    assert net.depth == 30
+    shapes = {name: tuple(p.shape) for name, p in net.named_parameters()}
+    assert shapes == {
+        "F0.weight": (128, 1, 3, 3),
+        "F1.weight": (128, 128, 3, 3),
+        "cista.W": (256, 128, 3, 3),
+        "cista.S": (256, 256, 3, 3),
+        "Wh.weight": (128, 256, 3, 3),
+        "H.weight": (1, 128, 3, 3),
+    }
+
+
+@pytest.mark.parametrize(("K", "depth"), [(15, 20), (20, 25), (25, 30), (48, 53)])
+def test_depth_is_K_plus_5_and_weights_do_not_depend_on_K(K: int, depth: int) -> None:
+    net = CRNetA(recursions=K)
+    assert net.depth == depth
+    assert count(net) == 1_329_408
+
+
+def test_it_computes_equations_11_to_14() -> None:
+    net, x = small(), image()
+    conv = lambda x, w: F.conv2d(x, w, padding=1)  # noqa: E731
+    y = conv(conv(x, net.F0.weight).relu(), net.F1.weight).relu()
+    z = conv(y, net.cista.W).relu()
+    for _ in range(3):
+        z = (conv(y, net.cista.W) + conv(z, net.cista.S)).relu()
+    R = conv(conv(z, net.Wh.weight).relu(), net.H.weight)
+    close(net(x), x + R, 1e-12)
+
+
+@given(st.integers(0, 99), st.integers(1, 3), st.booleans())
+@settings(max_examples=10)
+def test_without_H_the_output_is_the_input(seed: int, channels: int, threshold: bool) -> None:
+    net = small(seed, channels=channels, threshold=threshold)
+    net.H.weight.data.zero_()
+    x = image(seed, C=channels)
+    assert torch.equal(net(x), x)
+
+
+def test_residual_is_optional() -> None:
+    net, x = small(), image()
+    plain = small(residual=False)
+    close(net(x) - plain(x), x, 1e-12)
+
+
+@given(st.integers(0, 99), st.floats(0.01, 100))
+@settings(max_examples=10)
+def test_it_is_positively_homogeneous(seed: int, t: float) -> None:
+    """No biases: a brighter exposure gives a brighter result and nothing else."""
+    net, x = small(seed), image(seed)
+    close(net(t * x), t * net(x), 1e-9)
+
+
+@given(st.integers(0, 3), st.integers(0, 3))
+@settings(max_examples=10)
+def test_interior_moves_with_the_image(dy: int, dx: int) -> None:
+    """A shift of the image shifts the output, except within the reach of the borders."""
+    net, x = small(), image(H=40, W=44)
+    moved = net(x.roll((dy, dx), (2, 3)))
+    r = net.reach + 3
+    inside = (..., slice(r, -r), slice(r, -r))
+    close(moved[inside], net(x).roll((dy, dx), (2, 3))[inside], 1e-12)
+
+
+def test_reach_is_exact() -> None:
+    """The output sees K + 5 pixels to each side, and not one more."""
+    net, x = small(recursions=2), image(H=31, W=31)
+    x.requires_grad_()
+    net(x)[0, 0, 15, 15].backward()
+    rows = x.grad[0, 0].abs().sum(1).nonzero().flatten()
+    assert (rows.min().item(), rows.max().item()) == (15 - net.reach, 15 + net.reach)
+
+
+@pytest.mark.parametrize("K", [0, 1, 6])
+def test_an_unfolded_block_is_ista_on_the_features(K: int, seeded: torch.Generator) -> None:
+    """With (W, S, θ) of `unfold`, the codes are ISTA's on the zero-extended features."""
+    net, x = small(), image(1, 12, 11)
+    D = random_dictionary(7, 5, 3, generator=seeded, dtype=torch.float64)
+    features = F.pad(net.features(x), [1] * 4)
+    lam = 0.1 * lam_max(features, D, nonneg=True)
+    L = lipschitz(D, (14, 13))
+    net.cista = CISTA(unfold(D, lam, L), K, nonneg=True, padding=1)
+    codes = list(net.codes(x))
+    solved = ista(features, D, lam, nonneg=True, max_iter=K + 1, tol=0.0)
+    assert solved.codes.any()
+    close(codes[-1], solved.codes, 1e-9)
+    close(net(x), net.reconstruct(x, solved.codes), 1e-9)
+
+
+def test_codes_are_those_of_the_output() -> None:
+    net, x = small(), image()
+    zs = list(net.codes(x))
+    assert len(zs) == 4
+    assert all((z >= 0).all() for z in zs)
+    assert torch.equal(net.reconstruct(x, zs[-1]), net(x))
+
+
+@given(st.floats(0, 10), st.integers(0, 6))
+@settings(max_examples=10)
+def test_atoms_are_what_isolated_codes_add(t: float, m: int) -> None:
+    net = small()
+    z = torch.zeros(1, 7, 15, 13, dtype=torch.float64)
+    z[0, m, 7, 6] = t
+    added = net.reconstruct(torch.zeros(1, 1, 15, 13, dtype=torch.float64), z)
+    close(added[0, :, 5:10, 4:9], t * net.atoms()[m], 1e-12)
+    close(added.abs().sum(), t * net.atoms()[m].abs().sum(), 1e-12)  # and nothing elsewhere
+
+
+def test_threshold_starts_at_the_papers_network() -> None:
+    a, b = small(threshold=False), small(threshold=True)
+    x = image()
+    assert torch.equal(a(x), b(x))
+    assert count(b) == count(a) + 7
+
+
+def test_bias_is_optional() -> None:
+    net = small(bias=True)
+    assert {n for n, _ in net.named_parameters() if n.endswith("bias")} == {
+        "F0.bias", "F1.bias", "Wh.bias", "H.bias"
+    }  # fmt: skip
+    assert torch.equal(net(image()), small()(image()))
+
+
+def test_generator_decides_the_weights() -> None:
+    x = image()
+    assert torch.equal(small(3)(x), small(3)(x))
+    assert not torch.equal(small(3)(x), small(4)(x))
+
+
+def test_copies_are_independent() -> None:
+    net, x = small(), image()
+    before, twin, other = net(x), copy.deepcopy(net), small(9)
+    other.load_state_dict(net.state_dict())
+    for p in net.parameters():
+        p.data.add_(1)
+    assert torch.equal(twin(x), before)
+    assert torch.equal(other(x), before)
+
+
+def test_gradients_reach_every_weight() -> None:
+    net, x = small(), image()
+    (net(x) - 2 * x).square().sum().backward()
+    for name, p in net.named_parameters():
+        assert p.grad is not None
+        assert p.grad.abs().sum() > 0, name
+
+
+def test_bad_sizes_are_refused() -> None:
+    with pytest.raises(ValueError, match="n0, m0, channels must be ≥ 1"):
+        CRNetA(n0=0)
+    with pytest.raises(ValueError, match="recursions ≥ 0"):
+        CRNetA(recursions=-1)

@@ -1,0 +1,115 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from baselines import bicubic
+from crnet import CRNetA, Upscaler, apply_tiled, upscale_picture
+from crnet.files import Picture
+from crnet.upscale import tile_side
+from tests.laws import close
+
+
+def small(seed: int = 0, dtype: torch.dtype = torch.float64, **options: int) -> CRNetA:
+    options = {"n0": 4, "m0": 6, "recursions": 2, **options}
+    return CRNetA(**options, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+def image(H: int, W: int, C: int = 1, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+    g = torch.Generator().manual_seed(H * W)
+    return torch.rand(1, C, H, W, generator=g, dtype=torch.float64).to(dtype)
+
+
+@given(st.integers(15, 60), st.integers(1, 70), st.integers(1, 70))
+@torch.no_grad()
+def test_tiles_give_the_whole(tile: int, H: int, W: int) -> None:
+    """Any tile with more than twice the reach: equal to rounding, borders included."""
+    net, x = small(), image(H, W)
+    assert net.reach == 7
+    close(apply_tiled(net, x, tile), net(x), 1e-12)
+
+
+@torch.no_grad()
+def test_tiles_give_the_whole_in_float32_and_for_many_recursions() -> None:
+    net = small(recursions=12, n0=16, m0=24, dtype=torch.float32)
+    x = image(120, 90, dtype=torch.float32)
+    whole = net(x)
+    assert (whole - x).abs().max() > 1e-3
+    for tile in (41, 50, 64, 119):
+        close(apply_tiled(net, x, tile), whole, 1e-5)
+
+
+@torch.no_grad()
+def test_a_smaller_halo_would_show() -> None:
+    """The law above can fail: with a halo one short, tiles differ from the whole."""
+
+    class Short(CRNetA):
+        @property
+        def reach(self) -> int:
+            return super().reach - 1
+
+    net, x = small(), image(50, 50)
+    short = Short(n0=4, m0=6, recursions=2, generator=torch.Generator().manual_seed(0)).double()
+    close(short(x), net(x), 1e-15)
+    assert (apply_tiled(short, x, 20) - net(x)).abs().max() > 1e-9
+
+
+def test_every_tile_is_reported() -> None:
+    heard: list[tuple[int, int]] = []
+    apply_tiled(small(), image(30, 30), 24, on_tile=lambda done, total: heard.append((done, total)))
+    assert heard == [(i, 9) for i in range(1, 10)]
+
+
+def test_a_tile_of_halo_alone_is_refused() -> None:
+    with pytest.raises(ValueError, match="more than twice the reach of 7 pixels, got 14"):
+        apply_tiled(small(), image(30, 30), 14)
+
+
+def test_memory_decides_the_tile() -> None:
+    net = small()
+    sides = [tile_side(net, m) for m in (1e-6, 0.5, 8, 1024)]
+    assert sides[0] == 2 * net.reach + 16
+    assert sides == sorted(sides)
+    assert sides[3] / sides[2] == pytest.approx(128**0.5, rel=0.02)
+
+
+@given(st.integers(1, 12), st.integers(1, 12), st.sampled_from([2, 3, 4]))
+@settings(max_examples=15)
+def test_size_is_the_scale_times(h: int, w: int, scale: int) -> None:
+    """Down to an image of 1×1 pixel."""
+    upscale = Upscaler(small(dtype=torch.float32))
+    result = upscale_picture(Picture(image(h, w, 3).float()), scale, upscale)
+    assert result.color.shape == (1, 3, scale * h, scale * w)
+    assert ((result.color >= 0) & (result.color <= 1)).all()
+
+
+def test_grey_is_colour_with_equal_channels() -> None:
+    upscale = Upscaler(small(dtype=torch.float32))
+    grey = image(20, 17).float()
+    one = upscale_picture(Picture(grey), 3, upscale)
+    three = upscale_picture(Picture(grey.repeat(1, 3, 1, 1)), 3, upscale)
+    assert one.color.shape[1] == 1
+    close(three.color, one.color.repeat(1, 3, 1, 1), 1e-5)
+
+
+def test_bicubic_as_the_system_is_bicubic_of_the_picture() -> None:
+    """Y, chroma and alpha take separate ways and must meet again."""
+    picture = Picture(image(9, 8, 3).float() * 0.8 + 0.1, image(9, 8).float(), 8, b"profile")
+    result = upscale_picture(picture, 2, bicubic)
+    close(result.color, bicubic(picture.color, 2).clamp(0, 1), 1e-5)
+    close(result.alpha, bicubic(picture.alpha, 2).clamp(0, 1), 1e-6)
+    assert (result.bits, result.icc_profile) == (8, b"profile")
+
+
+def test_the_network_sees_luma_alone() -> None:
+    seen = []
+
+    def spy(y: torch.Tensor, scale: int) -> torch.Tensor:
+        seen.append(y)
+        return bicubic(y, scale)
+
+    rgb = torch.ones(1, 3, 4, 4)
+    upscale_picture(Picture(rgb), 2, spy)
+    upscale_picture(Picture(rgb[:, :1]), 2, spy)
+    for y in seen:
+        close(y, torch.full((1, 1, 4, 4), 235 / 255), 1e-6)
