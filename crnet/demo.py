@@ -96,7 +96,7 @@ def run(folder: Path, scale: int = 3) -> Iterator[str]:
     from crnet import plot
 
     images = {"original": original[0], "bicubic": enlarged[0], "CRNet-A": sharp[0]}
-    figure = plot.comparison(images, [(60, 440, 110), (170, 195, 110)], f"kodim23, ×{scale}")
+    figure = plot.comparison(images, [(105, 450, 100), (180, 150, 100)], f"kodim23, ×{scale}")
     figure.savefig(folder / "comparison.png", dpi=110)
 
     x = bicubic(imresize(modcrop(y, scale).double(), 1 / scale).float() / 255, scale)

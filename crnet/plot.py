@@ -38,8 +38,8 @@ def comparison(images: Mapping[str, Tensor], crops: Sequence[Crop], title: str =
     Figure
     """
     names = list(images)
-    figure = plt.figure(figsize=(4 + 3.1 * len(names), 3.3 * len(crops)), layout="constrained")
-    grid = figure.add_gridspec(len(crops), len(names) + 1, width_ratios=[1.5] + [1] * len(names))
+    figure = plt.figure(figsize=(5.4 + 2.9 * len(names), 3.1 * len(crops)), layout="constrained")
+    grid = figure.add_gridspec(len(crops), len(names) + 1, width_ratios=[2.0] + [1] * len(names))
     whole = figure.add_subplot(grid[:, 0])
     whole.imshow(_rgb(images[names[0]]))
     whole.set_title(names[0], fontsize=11)

@@ -40,6 +40,7 @@ class Upscaler:
     memory_mib: float = 1024
     on_tile: OnTile | None = None
 
+    @torch.no_grad()
     def __call__(self, y: Tensor, scale: int) -> Tensor:
         """Return HR Y of LR Y."""
         p = self.net.H.weight
