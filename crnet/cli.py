@@ -6,6 +6,7 @@ is one line on stderr.
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -42,6 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return run(arguments)
     except (UsageError, CheckpointError, DataError) as error:
         return _fail(str(error), 2)
+    except BrokenPipeError:  # the reader of our output has gone; there is nobody to tell
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except (ImageFileError, train.TrainingFailed, OSError) as error:
         return _fail(str(error), 1)
     except KeyboardInterrupt:

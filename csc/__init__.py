@@ -4,6 +4,7 @@ Images are (B, C, H, W), dictionaries (M, C, k, k), codes (B, M, H-k+1, W-k+1).
 """
 
 from csc.admm import admm
+from csc.cd import coordinate_descent
 from csc.cista import CISTA
 from csc.conv import adjoint, gram, synthesis
 from csc.dictionary import dct_dictionary, random_dictionary, unit_norm
@@ -19,6 +20,7 @@ __all__ = [
     "Solution",
     "adjoint",
     "admm",
+    "coordinate_descent",
     "dct_dictionary",
     "dual_point",
     "duality_gap",

@@ -207,7 +207,8 @@ def dual_point(x: Tensor, D: Tensor, z: Tensor, lam: Weight, *, nonneg: bool = F
     """
     _check_problem(x, D, z, lam)
     r = x - F.conv_transpose2d(z, D)
-    s = _dual_scale(x, r, F.conv2d(r, D), per_atom(lam, z), nonneg=nonneg)
+    peaks = _peaks(F.conv2d(r, D), nonneg=nonneg)
+    s = _dual_scale(x, r, peaks, per_atom(lam, z).flatten())
     return r * s.to(r)[:, None, None, None]
 
 
@@ -265,10 +266,18 @@ def certify(
     No checks; `lam` broadcasts against z.
     """
     P = primal(r, z, lam, nonneg=nonneg)
-    s = _dual_scale(x, r, correlation, lam, nonneg=nonneg)
+    peaks = _peaks(correlation, nonneg=nonneg)
+    return Certificate(P, P - dual_value(x, r, peaks, lam.flatten()))
+
+
+def dual_value(x: Tensor, r: Tensor, peaks: Tensor, lam: Tensor) -> Tensor:
+    """Return the largest Δ(s r) of feasible multiples of r; no checks, `lam` is () or (M,).
+
+    peaks (B, M) is the largest |d_m ⋆ r|, or d_m ⋆ r for non-negative codes, of each atom.
+    """
+    s = _dual_scale(x, r, peaks, lam)
     # Δ(s r) = s⟨x, r⟩ − ½s²‖r‖², without the cancellation of ½‖x‖² − ½‖x − s r‖².
-    dual = s * _inner(x, r) - 0.5 * s.square() * _inner(r, r)
-    return Certificate(P, P - dual)
+    return s * _inner(x, r) - 0.5 * s.square() * _inner(r, r)
 
 
 def primal(r: Tensor, z: Tensor, lam: Tensor, *, nonneg: bool) -> Tensor:
@@ -278,12 +287,15 @@ def primal(r: Tensor, z: Tensor, lam: Tensor, *, nonneg: bool) -> Tensor:
     return torch.where((z < 0).flatten(1).any(1), torch.inf, P) if nonneg else P
 
 
-def _dual_scale(x: Tensor, r: Tensor, correlation: Tensor, lam: Tensor, *, nonneg: bool) -> Tensor:
-    """Return the s that maximises Δ(s r) subject to |s Dᵀr| ≤ λ, shape (B,), float64."""
-    # Feasible s ≥ 0 are those below min λ/|Dᵀr|; an entry with Dᵀr = 0 bounds nothing.
-    size = correlation if nonneg else correlation.abs()
-    ratio = torch.where(size > 0, lam / size, torch.inf)
-    largest = ratio.flatten(1).amin(1).double()
+def _peaks(correlation: Tensor, *, nonneg: bool) -> Tensor:
+    low, high = correlation.flatten(2).aminmax(dim=2)  # (B, M)
+    return high if nonneg else torch.maximum(high, -low)
+
+
+def _dual_scale(x: Tensor, r: Tensor, peaks: Tensor, lam: Tensor) -> Tensor:
+    """Return the s ≥ 0 that maximises Δ(s r) subject to s·peaks ≤ λ, shape (B,), float64."""
+    # An atom that does not correlate with r bounds nothing.
+    largest = torch.where(peaks > 0, lam.double() / peaks, torch.inf).amin(1)
     rr = _inner(r, r)
     best = torch.where(rr > 0, _inner(x, r) / rr, 0.0)
     return torch.minimum(best.clamp(min=0), largest)
