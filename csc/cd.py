@@ -35,7 +35,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from csc.checks import Weight, check_solver, per_atom
-from csc.objective import dual_value
+from csc.objective import dual_value, rounding
 from csc.solution import Solution
 
 # Tuned on photographs of 256² to 512² pixels with 32 to 64 atoms of 8×8 to 12×12.
@@ -167,7 +167,7 @@ def _solve(
             for point, highest in [(active.r, peaks), *([accelerated] if accelerated else [])]:
                 value = dual_value(x, active.image(point), highest[None], lam)
                 best_dual = max(best_dual, float(value))
-            gap = objective - best_dual
+            gap = objective - best_dual + float(rounding(x, active.image(active.r)))
             converged = gap <= tol * best_dual
             if converged or epochs >= max_iter:
                 break

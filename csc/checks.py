@@ -4,6 +4,7 @@ Every message says what was wrong, the value that came and what to do about it.
 """
 
 import math
+from numbers import Integral, Real
 from typing import TypeAlias
 
 import torch
@@ -83,7 +84,7 @@ def check_weight(value: Weight, M: int, name: str = "lam") -> None:
                 f"got shape {tuple(value.shape)}"
             )
         low, high = float(value.detach().min()), float(value.detach().max())
-    elif isinstance(value, int | float):
+    elif isinstance(value, Real):
         low = high = float(value)
     else:
         raise TypeError(f"{name} must be a number or a torch.Tensor, got {type(value).__name__}")
@@ -122,6 +123,8 @@ def check_solver(
     check_weight(lam, D.shape[0])
     check_finite(x, "x")
     check_finite(D, "D")
+    if not isinstance(max_iter, Integral):
+        raise TypeError(f"max_iter must be an integer, got {max_iter!r}")
     if max_iter < 0:
         raise ValueError(f"max_iter must be ≥ 0, got {max_iter}")
     if not 0 <= tol < math.inf:

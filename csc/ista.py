@@ -62,7 +62,7 @@ def ista(
         Largest number of steps, ≥ 0.
     tol : float
         Stop once (P(z) − P*)/P* ≤ tol is certified by the duality gap, for all images.  float32
-        certifies down to about 1e-6; use float64 below that.
+        certifies down to about 1e-5; use float64 below that.
     on_step : callable, optional
         Called with (k, z_k) for the start, k = 0, and after every step; keep z_k, do not change it.
 

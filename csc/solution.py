@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
@@ -33,5 +34,10 @@ class Solution:
 
     @property
     def relative_gap(self) -> Tensor:
-        """Return gap / (P − gap) ≥ (P(z) − P*)/P*, shape (B,); zero where the gap is."""
-        return (self.gap / (self.objective - self.gap)).where(self.gap != 0, 0.0)
+        """Return gap / (P − gap) ≥ (P(z) − P*)/P*, shape (B,).
+
+        Zero where the gap is; infinite where P − gap ≤ 0 and nothing relative is certain.
+        """
+        dual = self.objective - self.gap
+        relative = torch.where(dual > 0, self.gap / dual, torch.inf)
+        return torch.where(self.gap == 0, 0.0, relative)

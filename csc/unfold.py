@@ -114,6 +114,9 @@ def recur(u: Tensor, S: Tensor, theta: Tensor | None, K: int, *, nonneg: bool = 
     >>> recur(u, torch.full((1, 1, 1, 1), 0.5), None, 2, nonneg=True).item()  # 1 + ½(1 + ½)
     1.75
     """
+    check_images(u, "u")
+    if theta is not None:
+        check_weight(theta, u.shape[1], "theta")
     for z in iterates(u, S, theta, K, nonneg=nonneg):
         last = z
     return last

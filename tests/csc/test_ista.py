@@ -225,8 +225,8 @@ def test_codes_carry_no_gradient(solve: Solver) -> None:
 def test_zero_image_and_zero_dictionary() -> None:
     zero, D = torch.zeros(1, 1, 5, 5), torch.ones(1, 1, 2, 2)
     for x, atoms in ((zero, D), (zero + 1, 0 * D)):
-        for solve in (ista, fista):
+        for solve in (ista, fista, coordinate_descent):
             s = solve(x, atoms, 0.1)
             assert s.converged
             assert not s.codes.any()
-            assert s.relative_gap.item() == 0
+            assert s.relative_gap.item() < 1e-5

@@ -97,6 +97,18 @@ def test_gap_bounds_the_true_error(p: Problem, nonneg: bool) -> None:
         assert error <= gap + 1e-9 * max(1.0, optimum)
 
 
+@given(problems(weight=(0.02, 0.9)), nonnegs, st.integers(0, 400))
+def test_gap_in_float32_still_bounds_the_true_error(p: Problem, nonneg: bool, steps: int) -> None:
+    """The codes of a float32 run, judged in float64; no rounding passes for convergence."""
+    x, D = p.x.float(), p.D.float()
+    found = fista(x, D, p.lam, nonneg=nonneg, max_iter=steps, tol=0.0)
+    exact = fista(x.double(), D.double(), p.lam, nonneg=nonneg, tol=1e-10, max_iter=20_000)
+    lower = exact.objective - exact.gap
+    error = objective(x.double(), D.double(), found.codes.double(), p.lam, nonneg=nonneg) - lower
+    assert (error <= found.gap + exact.gap).all()
+    assert not found.converged or (found.gap == 0).all()
+
+
 @given(problems(weight=(0.3, 0.9)), nonnegs)
 def test_gap_tends_to_zero(p: Problem, nonneg: bool) -> None:
     gaps = [
