@@ -112,6 +112,17 @@ def test_uint8_is_rounded_between_the_passes() -> None:
     assert difference.max() <= 2
 
 
+def test_the_axis_that_shrinks_more_goes_first() -> None:
+    """MATLAB's order, which the rounding between the passes makes visible."""
+    x = (255 * draw(24, 24)).to(torch.uint8)
+    for size in ((20, 7), (7, 20)):
+        rows_first = imresize(imresize(x, size=(size[0], 24)), size=size)
+        columns_first = imresize(imresize(x, size=(24, size[1])), size=size)
+        assert not torch.equal(rows_first, columns_first)
+        expected = rows_first if size[0] < size[1] else columns_first
+        assert torch.equal(imresize(x, size=size), expected)
+
+
 def test_rounding() -> None:
     x = torch.tensor([-1.0, 0.49, 0.5, 1.5, 2.5, 254.5, 255.4, 1e9])
     assert round_uint8(x).tolist() == [0, 0, 1, 2, 3, 255, 255, 255]

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -49,10 +49,14 @@ def test_the_gap_bounds_the_error_wherever_it_stops(p: Problem, nonneg: bool, ep
     assert (s.gap >= -slack).all()
 
 
-@given(st.integers(1, 20), st.integers(1, 4), st.integers(1, 7), st.integers(0, 40))
-@settings(max_examples=40)
-def test_dense_pass_is_the_adjoint(M: int, C: int, k: int, slack: int) -> None:
-    """Any number of atoms, channels and columns: groups and lanes need not divide them."""
+@given(
+    st.integers(1, 20),
+    st.sampled_from([(1, 1), (1, 4), (1, 7), (3, 3), (4, 2)]),  # a pair compiles for two seconds
+    st.integers(0, 40),
+)
+def test_dense_pass_is_the_adjoint(M: int, kind: tuple[int, int], slack: int) -> None:
+    """Any number of atoms and columns: groups and lanes need not divide them."""
+    C, k = kind
     g = torch.Generator().manual_seed(M + 50 * C + 500 * k + 5000 * slack)
     x = torch.randn(1, C, k + 2, k + slack, generator=g, dtype=torch.float64)
     D = torch.randn(M, C, k, k, generator=g, dtype=torch.float64)

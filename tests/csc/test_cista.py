@@ -5,6 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from csc import CISTA, Kernels, ista, unfold
@@ -26,8 +27,10 @@ def test_freshly_built_it_is_ista(p: Problem, K: int, nonneg: bool) -> None:
 
 @given(problems(odd=True), st.integers(0, 4))
 def test_padding_keeps_the_size_of_the_image(p: Problem, K: int) -> None:
-    net = build(p, K, padding=p.D.shape[-1] // 2)
-    assert net(p.x).shape[-2:] == p.x.shape[-2:]
+    edge = p.D.shape[-1] // 2
+    z = build(p, K, padding=edge)(p.x)
+    assert z.shape[-2:] == p.x.shape[-2:]
+    close(z, build(p, K)(F.pad(p.x, [edge] * 4)), 1e-12)  # the codes of the zero-extended image
 
 
 @given(problems(), st.integers(0, 5))

@@ -84,6 +84,37 @@ def test_dual_point_is_feasible(p: Problem, nonneg: bool) -> None:
     assert float((c if nonneg else c.abs()).max()) <= p.lam * (1 + 1e-12)
 
 
+def test_dual_point_is_feasible_where_the_residual_opposes_the_image() -> None:
+    one = torch.ones(1, 1, 1, 1, dtype=torch.float64)
+    for nonneg in (False, True):
+        assert abs(dual_point(one, one, 10 * one, 0.5, nonneg=nonneg).item()) <= 0.5
+        assert duality_gap(one, one, 10 * one, 0.5, nonneg=nonneg).item() >= 40
+
+
+@given(problems(), nonnegs)
+def test_zero_is_certified_above_lam_max(p: Problem, nonneg: bool) -> None:
+    """The best multiple of the residual is the image itself, not the largest feasible one."""
+    lam = 2 * lam_max(p.x, p.D, nonneg=nonneg)
+    zero = torch.zeros(p.code_shape, dtype=torch.float64)
+    gap = duality_gap(p.x, p.D, zero, lam, nonneg=nonneg)
+    assert (gap <= 1e-14 * p.x.square().sum((1, 2, 3))).all()
+
+
+@given(problems(batch=1, weight=(0.2, 0.6)), nonnegs, st.integers(0, 2**16))
+def test_gap_bounds_the_true_error_with_weights_per_atom(
+    p: Problem, nonneg: bool, seed: int
+) -> None:
+    """Scaling atom m by λ/λ_m turns the weights λ_m into one λ, for scikit-learn's sake."""
+    g = torch.Generator().manual_seed(seed)
+    weights = p.lam * (0.3 + 2 * torch.rand(p.D.shape[0], generator=g, dtype=torch.float64))
+    scaled = p.D * (p.lam / weights)[:, None, None, None]
+    optimum = lasso_objective(p.x, scaled, p.lam, nonneg=nonneg)
+    for steps in (0, 3, 300):
+        s = ista(p.x, p.D, weights, nonneg=nonneg, max_iter=steps, tol=1e-7)
+        assert float(s.objective) >= optimum * (1 - 1e-9)
+        assert float(s.objective - s.gap) <= optimum * (1 + 1e-9)
+
+
 @given(problems(batch=1, weight=(0.2, 0.9)), nonnegs)
 def test_gap_bounds_the_true_error(p: Problem, nonneg: bool) -> None:
     """P(z) − P* ≤ gap, at random codes and along ISTA, with P* from scikit-learn."""
