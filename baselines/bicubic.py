@@ -74,8 +74,8 @@ def imresize(
         scales = (scale, scale)
         size = (math.ceil(scale * x.shape[-2]), math.ceil(scale * x.shape[-1]))
     elif size is not None and scale is None:
-        if min(size) < 1:
-            raise ValueError(f"size must be at least 1x1, got {size}")
+        if len(size) != 2 or not all(isinstance(n, int) and n >= 1 for n in size):
+            raise ValueError(f"size must be two integers, at least 1x1; got {size}")
         scales = (size[0] / x.shape[-2], size[1] / x.shape[-1])
     else:
         raise ValueError(f"give exactly one of scale and size, got {scale} and {size}")
@@ -109,6 +109,8 @@ def bicubic(x: Tensor, scale: int) -> Tensor:
     >>> bicubic(torch.ones(1, 3, 4, 5), 3).shape
     torch.Size([1, 3, 12, 15])
     """
+    if scale != int(scale) or scale < 1:
+        raise ValueError(f"scale must be an integer ≥ 1, got {scale}")
     return imresize(x, scale)
 
 

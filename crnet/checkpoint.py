@@ -1,12 +1,13 @@
 """Weights as safetensors that describe themselves.
 
 The header carries a card: architecture and its arguments, scales, what it was trained on and how,
-the PSNR that was measured, and a SHA-256 of the weights.  A file is enough to rebuild its network;
+the PSNR that was measured, and a SHA-256 of it all.  A file is enough to rebuild its network;
 nothing is unpickled.
 """
 
 import hashlib
 import json
+import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib import resources
@@ -70,7 +71,8 @@ def serialize(net: CRNetA, about: Card) -> bytes:
         safetensors, which `load` and `card` read back from a file.
     """
     state = {k: v.detach().cpu().contiguous() for k, v in net.state_dict().items()}
-    return save(state, metadata={"card": json.dumps(asdict(about)), "sha256": _digest(state)})
+    text = json.dumps(asdict(about))
+    return save(state, metadata={"card": text, "sha256": _digest(state, text)})
 
 
 def card(name: str | Path) -> Card:
@@ -114,8 +116,10 @@ def load(name: str | Path = "crnet-a", *, device: str = "cpu") -> CRNetA:
     try:
         with safe_open(path, framework="pt") as file:
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        if _digest(state) != digest:
-            raise CheckpointError(f"{path} is damaged: its weights do not match their checksum")
+        if _digest(state, json.dumps(asdict(about))) != digest:
+            raise CheckpointError(f"{path} is damaged: it does not match its checksum")
+        if not all(t.is_floating_point() and bool(torch.isfinite(t).all()) for t in state.values()):
+            raise CheckpointError(f"{path} holds weights that are not finite numbers")
         net = _ARCHITECTURES[about.architecture](**about.arguments)
         net.load_state_dict(state)
     except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
@@ -153,15 +157,22 @@ def _open(path: Path) -> tuple[Card, str]:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
         fields = json.loads(header["card"])
-        return Card(**{**fields, "scales": tuple(fields["scales"])}), header["sha256"]
+        about = Card(**{**fields, "scales": tuple(fields["scales"])})
+        sane = isinstance(about.name, str) and bool(re.fullmatch(r"[\w.+-]+", about.name))
+        sane = sane and all(isinstance(s, int) and s > 0 for s in about.scales)
+        sane = sane and all(isinstance(v, int) for v in about.arguments.values())
+        if not sane:
+            raise ValueError("its card is malformed")
+        return about, header["sha256"]
     except FileNotFoundError as error:
         raise CheckpointError(f"no weights file {path}") from error
-    except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
+    except (SafetensorError, KeyError, TypeError, ValueError, OSError, RecursionError) as error:
         raise CheckpointError(f"{path} is not a weights file of csc-crnet: {error}") from error
 
 
-def _digest(state: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256()
+def _digest(state: dict[str, Tensor], text: str) -> str:
+    """Return the SHA-256 of the card and the weights."""
+    digest = hashlib.sha256(text.encode())
     for name in sorted(state):
         tensor = state[name].contiguous()
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())

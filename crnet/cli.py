@@ -7,6 +7,7 @@ is one line on stderr.
 import argparse
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -40,16 +41,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     run: Callable[[argparse.Namespace], int] = arguments.run
     try:
-        return run(arguments)
+        code = run(arguments)
+        sys.stdout.flush()
+        return code
     except (UsageError, CheckpointError, DataError) as error:
         return _fail(str(error), 2)
     except BrokenPipeError:  # the reader of our output has gone; there is nobody to tell
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except (ImageFileError, train.TrainingFailed, OSError) as error:
-        return _fail(str(error), 1)
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
+    except Exception as error:
+        if os.environ.get("CRNET_TRACEBACK"):
+            raise
+        return _fail(f"{error or type(error).__name__}", 1)
 
 
 def _fail(message: str, code: int) -> int:
@@ -139,6 +144,10 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     if min(arguments.scales) < 2:
         raise UsageError(f"scales must be ≥ 2, got {arguments.scales}")
     root = data_root(arguments.data)
+    for name in arguments.model:
+        trained = () if name == "bicubic" else checkpoint.card(name).scales
+        if trained and not set(arguments.scales) <= set(trained):
+            raise UsageError(f"{name} upscales by {trained}, not by all of {arguments.scales}")
     models = {name: system(name, arguments.device) for name in arguments.model}
 
     def measure() -> bytes:
@@ -146,7 +155,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
             rows = evaluate(models, root, arguments.sets, arguments.scales, on_image=_follow(bar))
         print(table(rows))
         written = report(rows, root, arguments.sets, TABLE_2)
-        return (json.dumps(written, indent=1) + "\n").encode()
+        return (json.dumps(written, indent=1, allow_nan=False) + "\n").encode()
 
     if arguments.json is None:
         measure()
@@ -161,15 +170,15 @@ def _upscale(arguments: argparse.Namespace) -> int:
     card = checkpoint.card(arguments.model)
     if arguments.scale not in card.scales:
         raise UsageError(f"{card.name} upscales by {card.scales}, not by {arguments.scale}")
-    if not arguments.memory > 0:
-        raise UsageError(f"--memory must be > 0 MiB, got {arguments.memory:g}")
+    if not 0 < arguments.memory < 1e9:
+        raise UsageError(f"--memory must be > 0 MiB and below 1e9, got {arguments.memory:g}")
     jobs = _jobs(arguments, card.name)
     net = checkpoint.load(arguments.model, device=arguments.device)
     failed = 0
     for source, target in jobs:
         try:
             picture = read_picture(source)
-            format_name = output_format(target, picture)
+            format_name = output_format(target, picture, arguments.scale)
             with (
                 output_file(target, overwrite=arguments.overwrite) as file,
                 _bar(source.name) as bar,
@@ -178,9 +187,16 @@ def _upscale(arguments: argparse.Namespace) -> int:
                 result = upscale_picture(picture, arguments.scale, upscale)
                 write_picture(result, file, format_name)
             print(target)
-        except (ImageFileError, OSError, ValueError, MemoryError) as error:
+        except BrokenPipeError:
+            raise
+        except ImageFileError as error:
             failed = _fail(str(error), 1)
+        except (OSError, ValueError, RuntimeError, MemoryError) as error:
+            failed = _fail(f"{source}: {error or type(error).__name__}", 1)
     return failed
+
+
+_OURS = re.compile(r"_[\w.+-]+_x[234]$")
 
 
 def _jobs(arguments: argparse.Namespace, model: str) -> list[tuple[Path, Path]]:
@@ -188,10 +204,12 @@ def _jobs(arguments: argparse.Namespace, model: str) -> list[tuple[Path, Path]]:
     sources: list[Path] = []
     for path in arguments.inputs:
         if path.is_dir():
-            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+            inside = [p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES]
+            # What an earlier run wrote beside its inputs is not an input.
+            inside = [p for p in inside if p.is_file() and not _OURS.search(p.stem)]
             if not inside:
                 raise UsageError(f"the folder {path} holds no image")
-            sources += inside
+            sources += sorted(inside)
         else:
             sources.append(path)
     out: Path | None = arguments.out
@@ -199,11 +217,16 @@ def _jobs(arguments: argparse.Namespace, model: str) -> list[tuple[Path, Path]]:
     if several and out is not None and not out.is_dir():
         raise UsageError(f"several inputs need -o to be an existing folder, and {out} is none")
     if out is not None and not several and not out.is_dir():
+        if out.exists() and sources[0].exists() and out.samefile(sources[0]):
+            raise UsageError(f"the output {out} is the input")
         return [(sources[0], out)]
     suffix = f"_{model}_x{arguments.scale}.png"
     jobs = [(p, (out or p.parent) / f"{p.stem}{suffix}") for p in sources]
     targets = [target for _, target in jobs]
     clashes = sorted({str(t) for t in targets if targets.count(t) > 1})
+    both = sorted(str(t) for t in targets if t in sources)
+    if both:
+        raise UsageError(f"{both[0]} would be an input and an output; run them one by one")
     if clashes:
         raise UsageError(f"several inputs would be written to {clashes[0]}; run them one by one")
     return jobs
@@ -217,7 +240,12 @@ def _train(arguments: argparse.Namespace) -> int:
     root = data_root(arguments.data)
     paths = [p for name in arguments.sets for p in find_images(root / name, arguments.exclude)]
     fields = ("n0", "m0", "recursions", "steps", "batch", "patch", "seed", "lr")
-    config = train.TrainConfig(**{name: getattr(arguments, name) for name in fields})
+    for name in arguments.test:
+        find_images(root / name)
+    try:
+        config = train.TrainConfig(**{name: getattr(arguments, name) for name in fields})
+    except ValueError as error:
+        raise UsageError(str(error)) from None
     with output_file(out, overwrite=arguments.overwrite) as file:
         with _bar("read") as bar:
             pairs = make_pairs(paths, config.scales, config.patch, _follow(bar))
@@ -248,7 +276,7 @@ def _train(arguments: argparse.Namespace) -> int:
             psnr=psnr,
         )
         file.write(checkpoint.serialize(net, card))
-    state.unlink()
+    state.unlink(missing_ok=True)
     return 0
 
 
@@ -263,8 +291,10 @@ def _print_progress(p: train.Progress) -> None:
 
 def _check_device(device: str) -> None:
     try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
+        if device.split(":")[0] not in ("cpu", "cuda", "mps", "xpu"):
+            raise RuntimeError("known are cpu, cuda, mps and xpu")
+        torch.zeros(1, device=device).cpu()
+    except Exception as error:  # every backend fails in its own way
         raise UsageError(
             f"device {device} is not available: {str(error).splitlines()[0]}"
         ) from None

@@ -16,11 +16,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from baselines.bicubic import bicubic, imresize, modcrop, round_uint8
 from crnet.color import rgb_to_ycbcr
+from crnet.files import ImageFileError, read_picture
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 
@@ -56,7 +56,9 @@ def find_images(folder: Path, exclude: Collection[str] = ()) -> list[Path]:
     """
     if not folder.is_dir():
         raise DataError(f"the image set {folder} is not a folder")
-    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+    paths = sorted(
+        p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()
+    )
     paths = [p for p in paths if p.name not in exclude]
     if not paths:
         raise DataError(f"the image set {folder} holds no image")
@@ -74,17 +76,15 @@ def read_y(path: Path) -> Tensor:
         If the file is not an 8-bit image that can be decoded.
     """
     try:
-        with Image.open(path) as image:
-            mode = image.mode
-            array = np.array(image if mode == "L" else image.convert("RGB"))
-    except (OSError, UnidentifiedImageError, ValueError) as error:
-        raise DataError(f"{path} cannot be read as an image: {error}") from error
-    if mode not in ("L", "RGB", "RGBA", "P"):
-        raise DataError(f"{path} has mode {mode}; convert it to 8-bit grey or RGB")
-    if array.ndim == 2:
-        return torch.from_numpy(array)[None, None]
-    rgb = torch.from_numpy(array).permute(2, 0, 1)[None]  # (1, 3, H, W)
-    return round_uint8(255 * rgb_to_ycbcr(rgb.double() / 255)[:, :1])
+        picture = read_picture(path)
+    except ImageFileError as error:
+        raise DataError(str(error)) from error
+    if picture.bits != 8 or picture.alpha is not None:
+        raise DataError(f"{path}: has 16 bits or transparency; convert it to 8-bit grey or RGB")
+    if picture.color.shape[1] == 1:
+        return round_uint8(255 * picture.color)
+    levels = (255 * picture.color).round().double()
+    return round_uint8(255 * rgb_to_ycbcr(levels / 255)[:, :1])
 
 
 def sha256(path: Path) -> str:

@@ -12,7 +12,7 @@ from baselines.bicubic import bicubic, imresize, modcrop
 from crnet.checkpoint import load
 from crnet.data import read_y
 from crnet.evaluate import score
-from crnet.files import Picture, read_picture
+from crnet.files import Picture, output_file, read_picture
 from crnet.model import CRNetA
 from crnet.upscale import Upscaler, upscale_picture
 
@@ -97,7 +97,8 @@ def run(folder: Path, scale: int = 3) -> Iterator[str]:
 
     images = {"original": original[0], "bicubic": enlarged[0], "CRNet-A": sharp[0]}
     figure = plot.comparison(images, [(105, 450, 100), (180, 150, 100)], f"kodim23, ×{scale}")
-    figure.savefig(folder / "comparison.png", dpi=110)
+    with output_file(folder / "comparison.png", overwrite=True) as file:
+        figure.savefig(file, dpi=110, format="png")
 
     x = bicubic(imresize(modcrop(y, scale).double(), 1 / scale).float() / 255, scale)
     statistics = code_statistics(net, x)
@@ -109,6 +110,7 @@ def run(folder: Path, scale: int = 3) -> Iterator[str]:
     figure = plot.codes(
         net.atoms(), statistics.codes, statistics.usage, statistics.nonzero, statistics.change
     )
-    figure.savefig(folder / "codes.png", dpi=90)
+    with output_file(folder / "codes.png", overwrite=True) as file:
+        figure.savefig(file, dpi=90, format="png")
     yield ""
     yield f"wrote {folder / 'comparison.png'} and {folder / 'codes.png'}"

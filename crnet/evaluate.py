@@ -14,12 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import numpy as np
+import PIL
 import torch
 from torch import Tensor
 
 from baselines.bicubic import bicubic, imresize, modcrop, round_uint8
 from crnet.checkpoint import load
-from crnet.data import find_images, read_y, sha256
+from crnet.data import DataError, find_images, read_y, sha256
 from crnet.metrics import psnr, ssim
 from crnet.upscale import Upscaler
 
@@ -108,6 +110,8 @@ def score(
     >>> score(flat, 2, bicubic)[:2]
     (inf, 1.0)
     """
+    if y.dtype != torch.uint8 or y.shape[:2] != (1, 1):
+        raise ValueError(f"y must be uint8 (1, 1, H, W), got {y.dtype} {tuple(y.shape)}")
     original = modcrop(y, scale)
     lr = imresize(original.double(), 1 / scale).float() / 255
     started = time.perf_counter()
@@ -116,6 +120,8 @@ def score(
     seconds = time.perf_counter() - started
     if sr.shape != original.shape:
         raise ValueError(f"the system returned {tuple(sr.shape)}, not {tuple(original.shape)}")
+    if not bool(torch.isfinite(sr).all()):
+        raise ValueError("the system returned NaN or infinite values")
     low, high = protocol.clip or (0, 255)
     result = round_uint8((255 * sr.double()).clamp(low, high)).cpu()
     edge = protocol.shave * scale
@@ -168,8 +174,11 @@ def evaluate(
         for scale in scales:
             for model, upscale in models.items():
                 scores = []
-                for y in originals:
-                    scores.append(score(y, scale, upscale, protocol))
+                for path, y in zip(paths, originals, strict=True):
+                    try:
+                        scores.append(score(y, scale, upscale, protocol))
+                    except ValueError as error:
+                        raise DataError(f"{path}, x{scale}, {model}: {error}") from error
                     done += 1
                     if on_image:
                         on_image(done, total)
@@ -194,11 +203,17 @@ def report(
         "versions": {
             "csc-crnet": crnet.__version__,
             "torch": torch.__version__,
+            "numpy": np.__version__,
+            "pillow": PIL.__version__,
             "python": platform.python_version(),
             "machine": f"{platform.machine()}, {os.cpu_count()} processors",
         },
         "data": {name: {p.name: sha256(p) for p in find_images(root / name)} for name in sets},
-        "results": [dataclasses.asdict(row) for row in rows],
+        # JSON has no infinity; the PSNR of a perfect result is null.
+        "results": [
+            {k: None if v == float("inf") else v for k, v in dataclasses.asdict(row).items()}
+            for row in rows
+        ],
     }
 
 
@@ -207,12 +222,12 @@ def table(rows: Sequence[Row]) -> str:
 
     Examples
     --------
-    >>> print(table([Row("bicubic", "Set5", 2, 33.6615, 0.92988, 0.001)]))
+    >>> print(table([Row("bicubic", "Set5", 2, 33.6617, 0.92988, 0.001)]))
     set    scale  model    PSNR dB    SSIM  seconds
     Set5      x2  bicubic   33.662  0.9299    0.001
     """
-    w_set = max(4, *(len(r.set) for r in rows))
-    w_model = max(5, *(len(r.model) for r in rows))
+    w_set = max([4, *(len(r.set) for r in rows)])
+    w_model = max([5, *(len(r.model) for r in rows)])
     lines = [f"{'set':{w_set}}  {'scale':>6}  {'model':{w_model}}  PSNR dB    SSIM  seconds"]
     for r in rows:
         lines.append(

@@ -60,9 +60,11 @@ def read_picture(path: Path) -> Picture:
     """
     if path.is_dir():
         raise ImageFileError(f"{path}: is a folder")
+    if path.exists() and not path.is_file():
+        raise ImageFileError(f"{path}: is not a regular file")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            warnings.simplefilter("ignore")  # Pillow's, on metadata that we do not use
             with Image.open(path) as image:
                 _refuse_what_would_be_lost(path, image)
                 image.load()
@@ -87,22 +89,37 @@ def read_picture(path: Path) -> Picture:
 
 
 def _refuse_what_would_be_lost(path: Path, image: Image.Image) -> None:
-    frames = getattr(image, "n_frames", 1)
+    # The second picture of a camera's multi-picture JPEG is a preview of the first.
+    frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
     if frames > 1:
         raise ImageFileError(f"{path}: has {frames} frames; extract one as a still image first")
     # Pillow decodes 16-bit colour to 8 bit without a word; only its raw mode tells.
-    raw = " ".join(str(tile[3]) for tile in getattr(image, "tile", []))
+    tiles = getattr(image, "tile", [])
+    raw = " ".join(str(tile[3]) for tile in tiles)
     sixteen = "16" in raw and image.mode in ("RGB", "RGBA", "LA")
     tags = getattr(image, "tag_v2", {})
-    if sixteen or (image.mode in ("RGB", "RGBA") and max(tags.get(258, (8,))) > 8):
+    sixteen |= image.mode in ("RGB", "RGBA") and max(tags.get(258, (8,))) > 8
+    sixteen |= image.format == "PPM" and any(
+        isinstance(tile[3], tuple) and isinstance(tile[3][-1], int) and tile[3][-1] > 255
+        for tile in tiles
+    )
+    if sixteen:
         raise ImageFileError(f"{path}: is 16-bit colour, which is not supported; convert to 8-bit")
+    deep = image.mode.startswith("I;16")
+    if deep and ("transparency" in image.info or tags.get(262, 1) == 0):
+        raise ImageFileError(f"{path}: is 16-bit grey with transparency or inverted; convert it")
+    if any(kind != 1 for kind in tags.get(339, (1,))) and image.mode in ("L", "RGB", "RGBA"):
+        raise ImageFileError(f"{path}: has signed samples; convert it to unsigned")
 
 
 def _decode(path: Path, image: Image.Image, icc_profile: bytes | None) -> Picture:
     if image.mode in ("1", "L", "P", "RGB") and "transparency" in image.info:
         image = image.convert("LA" if image.mode in ("1", "L") else "RGBA")
     elif image.mode in ("1", "P", "PA"):
-        image = image.convert({"1": "L", "P": "RGB", "PA": "RGBA"}[image.mode])
+        palette, image = image.mode, image.convert({"1": "L", "P": "RGB", "PA": "RGBA"}[image.mode])
+        channels = [image.getchannel(i).tobytes() for i in range(3 if palette == "P" else 0)]
+        if channels and channels[0] == channels[1] == channels[2]:  # a palette of greys
+            image = image.getchannel(0)
     if image.mode.startswith("I;16"):
         grey = torch.from_numpy(np.asarray(image).astype(np.float32) / 65535)
         return Picture(grey[None, None], None, 16, icc_profile)
@@ -119,17 +136,21 @@ def _decode(path: Path, image: Image.Image, icc_profile: bytes | None) -> Pictur
     return Picture(planes, None, 8, icc_profile)
 
 
-def output_format(path: Path, picture: Picture) -> str:
-    """Return Pillow's name of the format of an output path, if it can hold the picture.
+def output_format(path: Path, picture: Picture, scale: int = 1) -> str:
+    """Return Pillow's name of the format of an output path, if it can hold the enlarged picture.
 
     Raises
     ------
     ImageFileError
         If the suffix names no format that Pillow writes, or one that would lose alpha or 16 bits.
     """
-    name = Image.registered_extensions().get(path.suffix.lower(), "")
-    if name not in Image.SAVE:
-        raise ImageFileError(f"{path}: no image format is known by the suffix {path.suffix!r}")
+    name = _FORMATS.get(path.suffix.lower(), "")
+    if not name:
+        known = " ".join(_FORMATS)
+        raise ImageFileError(f"{path}: cannot write the suffix {path.suffix!r}; known are {known}")
+    limit = {"WEBP": 16383, "JPEG": 65535}.get(name, 2**31)
+    if scale * max(picture.color.shape[-2:]) > limit:
+        raise ImageFileError(f"{path}: {name} holds at most {limit} pixels a side; write .png")
     if picture.alpha is not None and name not in ("PNG", "TIFF", "WEBP"):
         raise ImageFileError(f"{path}: {name} keeps no transparency; write .png, .tif or .webp")
     if picture.bits == 16 and name not in ("PNG", "TIFF"):
@@ -157,6 +178,19 @@ def write_picture(picture: Picture, file: BinaryIO, format_name: str) -> None:
     image.save(file, format=format_name, icc_profile=picture.icc_profile, **quality, **lossless)
 
 
+# Formats of stills that are lossless, or lossy by the user's choice of JPEG.
+_FORMATS = {
+    ".png": "PNG",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+    ".webp": "WEBP",
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".bmp": "BMP",
+    ".ppm": "PPM",
+}
+
+
 @contextmanager
 def output_file(path: Path, *, overwrite: bool) -> Iterator[BinaryIO]:
     """Open a new file beside `path`, and put it in its place when the block ends well.
@@ -168,8 +202,9 @@ def output_file(path: Path, *, overwrite: bool) -> Iterator[BinaryIO]:
     ImageFileError
         If `path` exists and `overwrite` is false, or cannot be written.
     """
-    if path.is_dir():
-        raise ImageFileError(f"{path}: is a folder, not a file to write")
+    path = Path(os.path.realpath(path))
+    if path.exists() and not path.is_file():
+        raise ImageFileError(f"{path}: is a folder or device, not a file to write")
     if path.exists() and not overwrite:
         raise ImageFileError(f"{path}: exists; pass --overwrite to replace it")
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")

@@ -95,6 +95,8 @@ def _blur(x: Tensor) -> Tensor:
 
 
 def _check(a: Tensor, b: Tensor, peak: float) -> None:
+    if not (isinstance(a, Tensor) and isinstance(b, Tensor)):
+        raise TypeError("images must be torch.Tensor; use torch.as_tensor")
     if a.ndim != 4 or a.shape != b.shape:
         raise ValueError(
             f"images must have one shape (B, C, H, W), got {tuple(a.shape)} and {tuple(b.shape)}"

@@ -104,6 +104,12 @@ class CRNetA(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """Return y = ReLU(F1 ⊗ ReLU(F0 ⊗ x)), shape (B, n0, H, W)."""
+        channels = self.F0.weight.shape[1]
+        if x.ndim != 4 or x.shape[1] != channels or not x.is_floating_point():
+            raise ValueError(
+                f"CRNet-A takes floating-point images (B, {channels}, H, W) in [0, 1], "
+                f"got {x.dtype} of shape {tuple(x.shape)}"
+            )
         y: Tensor = self.F1(self.F0(x).relu_()).relu_()
         return y
 

@@ -5,6 +5,7 @@ last checkpoint was written and draws the batches it would have drawn.
 """
 
 import dataclasses
+import hashlib
 import math
 import os
 import time
@@ -35,6 +36,20 @@ class TrainConfig:
     clip_norm: float = 0.4
     ema: float = 0.999
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be trained."""
+        for name in ("n0", "m0", "steps", "batch", "patch"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be ≥ 1, got {getattr(self, name)}")
+        for name in ("recursions", "seed", "warmup"):
+            if not 0 <= getattr(self, name) < 2**63:
+                raise ValueError(f"{name} must be ≥ 0, got {getattr(self, name)}")
+        for name in ("lr", "clip_norm"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be finite and > 0, got {getattr(self, name)}")
+        if not 0 <= self.ema < 1:
+            raise ValueError(f"ema must be in [0, 1), got {self.ema}")
 
     def rate(self, step: int) -> float:
         """Return the learning rate of a step: linear warm-up, then a cosine to zero."""
@@ -105,9 +120,10 @@ def train(
     net = CRNetA(config.n0, config.m0, config.recursions, generator=generator).to(device)
     ema = {name: p.detach().clone() for name, p in net.state_dict().items()}
     optimizer = torch.optim.Adam(net.parameters(), lr=config.lr)
+    data = _fingerprint(pairs)
     first, before = 0, 0.0
     if checkpoint.exists():
-        first, before = _resume(config, checkpoint, net, ema, optimizer)
+        first, before = _resume(config, data, checkpoint, net, ema, optimizer)
     losses: list[Tensor] = []
     started = saved = reported = time.monotonic()
     for step in range(first, config.steps):
@@ -132,7 +148,7 @@ def train(
         if last or (step + 1) % every == 0:
             mean = float(torch.stack(losses).mean())
             live = float((z > 0).float().mean())
-            if not math.isfinite(mean) or live == 0:
+            if not (math.isfinite(mean) and math.isfinite(float(norm))) or live == 0:
                 raise TrainingFailed(
                     f"step {step + 1}: loss {mean}, {live:.1%} of the codes are non-zero; "
                     "lower the learning rate or raise the batch"
@@ -144,14 +160,23 @@ def train(
             losses, reported = [], now
             if last or now - saved > save_seconds:
                 seconds = before + now - started
-                _save(config, checkpoint, net, ema, optimizer, step + 1, seconds)
+                _save(config, data, checkpoint, net, ema, optimizer, step + 1, seconds)
                 saved = now
     net.load_state_dict(ema)
     return net.eval(), before + time.monotonic() - started
 
 
+def _fingerprint(pairs: list[Pair]) -> str:
+    """Return a hash of the training images."""
+    digest = hashlib.sha256()
+    for pair in pairs:
+        digest.update(pair.target.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
 def _save(
     config: TrainConfig,
+    data: str,
     path: Path,
     net: CRNetA,
     ema: dict[str, Tensor],
@@ -161,6 +186,7 @@ def _save(
 ) -> None:
     state = {
         "config": dataclasses.asdict(config),
+        "data": data,
         "step": step,
         "seconds": seconds,
         "net": net.state_dict(),
@@ -174,21 +200,26 @@ def _save(
 
 def _resume(
     config: TrainConfig,
+    data: str,
     path: Path,
     net: CRNetA,
     ema: dict[str, Tensor],
     optimizer: torch.optim.Optimizer,
 ) -> tuple[int, float]:
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    wanted = dataclasses.asdict(config)
-    different = {
-        k: (state["config"].get(k), v) for k, v in wanted.items() if state["config"].get(k) != v
-    }
-    if different:
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        found = state["config"]
+        wanted = dataclasses.asdict(config)
+        different = {k: (found.get(k), v) for k, v in wanted.items() if found.get(k) != v}
         told = ", ".join(f"{k}: {a} there, {b} here" for k, (a, b) in different.items())
-        raise ValueError(f"{path} was written by a different recipe ({told}); use another file")
-    net.load_state_dict(state["net"])
-    for name, p in state["ema"].items():
-        ema[name].copy_(p)
-    optimizer.load_state_dict(state["optimizer"])
-    return int(state["step"]), float(state["seconds"])
+        if state["data"] != data:
+            told = ", ".join(filter(None, [told, "other training images"]))
+        if not told:
+            net.load_state_dict(state["net"])
+            for name, p in state["ema"].items():
+                ema[name].copy_(p)
+            optimizer.load_state_dict(state["optimizer"])
+            return int(state["step"]), float(state["seconds"])
+    except Exception as error:  # whatever a damaged file makes the loader raise
+        raise ValueError(f"{path} is no state of a run: {error!r}; move it away") from error
+    raise ValueError(f"{path} was written by a different recipe ({told}); move it away")

@@ -43,6 +43,10 @@ class Upscaler:
     @torch.no_grad()
     def __call__(self, y: Tensor, scale: int) -> Tensor:
         """Return HR Y of LR Y."""
+        if y.ndim != 4 or y.shape[1] != 1 or not y.is_floating_point():
+            raise ValueError(
+                f"Y must be floating point (B, 1, h, w) in [0, 1], got {y.dtype} {tuple(y.shape)}"
+            )
         p = self.net.H.weight
         x = bicubic(y, scale).to(p)
         return apply_tiled(self.net, x, tile_side(self.net, self.memory_mib), on_tile=self.on_tile)
@@ -98,9 +102,11 @@ def _spans(n: int, tile: int, halo: int) -> list[tuple[int, int]]:
 def tile_side(net: CRNetA, memory_mib: float) -> int:
     """Return the side of the largest tile whose maps fit in a memory budget.
 
-    A tile holds about 2 n0 + 4 m0 maps at once (measured); the side is never so small that a tile
-    is mostly halo.
+    A tile is taken to hold 2 n0 + 4 m0 maps at once.  Its side is never below twice the reach plus
+    16 pixels, whatever the budget.
     """
+    if not 0 < memory_mib < float("inf"):
+        raise ValueError(f"the memory budget must be finite and > 0 MiB, got {memory_mib}")
     maps = 2 * net.F0.weight.shape[0] + 4 * net.cista.S.shape[0]
     pixels = memory_mib * 2**20 / (maps * net.H.weight.element_size())
     return max(int(pixels**0.5), 2 * net.reach + 16)

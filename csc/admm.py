@@ -115,10 +115,11 @@ def _solver(
     if weights.size > 1 and typical > 0:
         options["L1Weight"] = (weights / typical).reshape(1, 1, 1, 1, -1)
     if start is not None:
-        # The scaled dual variable that belongs to optimal codes is the gradient over ρ.
+        # At the optimum the scaled dual variable is Dᵀ(x − D z)/ρ, which is within λ/ρ.
         bound = per_atom(lam, start)
+        dual = (-gradient(x, D, start)).clamp(max=bound)
         options["Y0"] = _to_sporco(start, x)
-        options["U0"] = _to_sporco(-gradient(x, D, start).clamp(-bound, bound) / rho, x)
+        options["U0"] = _to_sporco((dual if nonneg else dual.clamp(min=-bound)) / rho, x)
     image = np.ascontiguousarray(x.detach().permute(2, 3, 1, 0).cpu().numpy())
     atoms = np.ascontiguousarray(D.detach().permute(2, 3, 1, 0).cpu().numpy())
     return cbpdn.ConvBPDN(atoms, image, typical, cbpdn.ConvBPDN.Options(options), dimK=1, dimN=2)

@@ -75,8 +75,10 @@ def check_codes(z: Tensor, D: Tensor) -> None:
         raise ValueError(f"z has {z.shape[1]} maps but D has {D.shape[0]} atoms")
 
 
-def check_weight(value: Weight, M: int, name: str = "lam") -> None:
-    """Require a finite number ≥ 0, or M of them."""
+def check_weight(
+    value: Weight, M: int, name: str = "lam", dtype: torch.dtype | None = None
+) -> None:
+    """Require a finite number ≥ 0, or M of them, that a dtype can hold."""
     if isinstance(value, Tensor):
         if value.ndim > 0 and tuple(value.shape) != (M,):
             raise ValueError(
@@ -90,6 +92,8 @@ def check_weight(value: Weight, M: int, name: str = "lam") -> None:
         raise TypeError(f"{name} must be a number or a torch.Tensor, got {type(value).__name__}")
     if not (low >= 0 and math.isfinite(high)):
         raise ValueError(f"{name} must be finite and ≥ 0, got {value}")
+    if dtype is not None and high > torch.finfo(dtype).max:
+        raise ValueError(f"{name} is beyond the range of {dtype}: {value}; scale the images down")
 
 
 def check_finite(x: Tensor, name: str) -> None:
@@ -120,7 +124,7 @@ def check_solver(
 ) -> Tensor:
     """Check all that a solver is given and return the codes it starts from."""
     check_pair(x, D)
-    check_weight(lam, D.shape[0])
+    check_weight(lam, D.shape[0], dtype=x.dtype)
     check_finite(x, "x")
     check_finite(D, "D")
     if not isinstance(max_iter, Integral):

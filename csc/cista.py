@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from csc.checks import check_dictionary, check_images
+from csc.checks import check_dictionary, check_finite, check_images, check_weight
 from csc.unfold import Kernels, iterates
 
 
@@ -62,12 +62,18 @@ class CISTA(nn.Module):
         W, S, theta = kernels
         check_dictionary(W)
         M = W.shape[0]
-        if S.shape[:2] != (M, M):
+        if S.ndim != 4 or S.shape[:2] != (M, M) or S.shape[2] != S.shape[3] or S.shape[3] % 2 == 0:
             raise ValueError(
-                f"W has {M} atoms, so S must be ({M}, {M}, s, s); got {tuple(S.shape)}"
+                f"W has {M} atoms, so S must be ({M}, {M}, s, s), s odd; got {tuple(S.shape)}"
             )
-        if theta is not None and theta.shape != (M,):
-            raise ValueError(f"theta must have shape ({M},), got {tuple(theta.shape)}")
+        if S.dtype != W.dtype or S.device != W.device:
+            raise TypeError(f"W is {W.dtype} on {W.device} but S is {S.dtype} on {S.device}")
+        check_finite(W, "W")
+        check_finite(S, "S")
+        if theta is not None:
+            check_weight(theta, M, "theta")
+            if theta.shape != (M,):
+                raise ValueError(f"theta must have shape ({M},), got {tuple(theta.shape)}")
         if padding < 0 or recursions < 0:
             raise ValueError(f"padding and recursions must be ≥ 0, got {padding} and {recursions}")
         if theta is None and not nonneg:
@@ -90,6 +96,8 @@ class CISTA(nn.Module):
         check_images(x)
         if x.shape[1] != self.W.shape[1]:
             raise ValueError(f"x has {x.shape[1]} channels but the block takes {self.W.shape[1]}")
+        if min(x.shape[-2:]) + 2 * self.padding < self.W.shape[-1]:
+            raise ValueError(f"an image of {tuple(x.shape[-2:])} is smaller than an atom")
         u = F.conv2d(x, self.W, padding=self.padding)
         theta = None if self.theta is None else self.theta.clamp(min=0)
         return iterates(u, self.S, theta, self.recursions, nonneg=self.nonneg)

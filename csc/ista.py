@@ -80,6 +80,9 @@ def ista(
     -----
     The codes carry no gradient; :class:`csc.CISTA` is the iteration to differentiate.
 
+    Where a λ is zero no multiple of the residual is feasible but zero, so nothing is certified and
+    the solver runs to `max_iter`.
+
     Examples
     --------
     >>> import torch

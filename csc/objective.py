@@ -12,6 +12,7 @@ Kim, Koh, Lustig, Boyd, Gorinevsky, "An interior-point method for large-scale �
 squares", IEEE JSTSP 1(4), 2007 (the dual problem and its scaled residual).
 """
 
+from numbers import Integral
 from typing import NamedTuple
 
 import torch
@@ -104,9 +105,9 @@ def lipschitz(D: Tensor, size: tuple[int, int]) -> float:
 
     D̂(ω) is the C×M matrix of the atoms' Fourier coefficients on the grid of the image.  L is
     exact for periodic convolution on that grid.  Ours is a compression of it, so L is an upper
-    bound, and ‖DᵀD‖₂ ≥ L · Π_axes (n−k+1)/n with n the side of the codes (put the top eigenvector
-    of the best frequency on the whole code grid), so it is tight for large images.  Power
-    iteration would give a *lower* bound, with which ISTA may diverge.
+    bound, and ‖DᵀD‖₂ ≥ L · Π_axes max(0, n−k+1)/n with n the side of the codes (put the top
+    eigenvector of the best frequency on the whole code grid), so it is tight for large images.
+    Power iteration would give a *lower* bound, with which ISTA may diverge.
 
     Parameters
     ----------
@@ -133,6 +134,8 @@ def lipschitz(D: Tensor, size: tuple[int, int]) -> float:
     """
     check_dictionary(D)
     check_finite(D, "D")
+    if len(size) != 2 or not all(isinstance(n, Integral) for n in size):
+        raise ValueError(f"size must be two integers, height and width; got {size}")
     if min(size) < D.shape[-1]:
         raise ValueError(f"an atom of {D.shape[-1]}x{D.shape[-1]} does not fit in {tuple(size)}")
     spectrum = torch.fft.rfft2(D.detach().double(), s=tuple(size))  # (M, C, H, W//2+1)
@@ -181,7 +184,7 @@ def lam_max(x: Tensor, D: Tensor, *, nonneg: bool = False) -> float:
 
 
 def dual_point(x: Tensor, D: Tensor, z: Tensor, lam: Weight, *, nonneg: bool = False) -> Tensor:
-    """Return the best feasible multiple ν = s·(x − D z) of each image's residual.
+    """Return the best feasible multiple ν = s·(x − D z), s ≥ 0, of each image's residual.
 
     Parameters
     ----------
@@ -293,7 +296,7 @@ def dual_value(x: Tensor, r: Tensor, peaks: Tensor, lam: Tensor) -> Tensor:
 
 def primal(r: Tensor, z: Tensor, lam: Tensor, *, nonneg: bool) -> Tensor:
     """Return ½‖r‖² + Σ λ|z| of each image, in float64; no checks, `lam` broadcasts against z."""
-    l1 = (lam * z.abs()).sum((1, 2, 3), dtype=torch.float64)
+    l1 = (lam.double() * z.abs().double()).sum((1, 2, 3))
     P = 0.5 * _inner(r, r) + l1
     return torch.where((z < 0).flatten(1).any(1), torch.inf, P) if nonneg else P
 
@@ -323,4 +326,4 @@ def _check_problem(x: Tensor, D: Tensor, z: Tensor, lam: Weight) -> None:
     fits = (x.shape[0], D.shape[0], x.shape[2] - k + 1, x.shape[3] - k + 1)
     if tuple(z.shape) != fits:
         raise ValueError(f"codes of these images and atoms have shape {fits}, got {tuple(z.shape)}")
-    check_weight(lam, D.shape[0])
+    check_weight(lam, D.shape[0], dtype=x.dtype)

@@ -43,7 +43,7 @@ def test_damage_is_found(tiny: tuple[CRNetA, Path]) -> None:
     data = bytearray(path.read_bytes())
     data[-3] ^= 1
     path.write_bytes(data)
-    with pytest.raises(CheckpointError, match="do not match their checksum"):
+    with pytest.raises(CheckpointError, match="does not match its checksum"):
         crnet.load(path)
     path.write_bytes(data[: len(data) // 2])
     with pytest.raises(CheckpointError, match="not a weights file"):

@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -203,3 +205,79 @@ def test_train_writes_a_model_that_can_be_used(here: Path, capsys) -> None:
 def test_version(capsys) -> None:
     assert call("--version") == 0
     assert capsys.readouterr().out == f"crnet {crnet.__version__}\n"
+
+
+def test_an_interrupt_leaves_one_line_and_no_file(here: Path, capsys, monkeypatch) -> None:
+    save(here / "a.png", photo(8, 8))
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("crnet.cli.upscale_picture", interrupt)
+    assert call("upscale", "a.png") == 130
+    assert one_line(capsys) == "crnet: interrupted\n"
+    assert os.listdir() == ["a.png"]
+
+
+def test_a_second_run_on_a_folder_leaves_its_outputs_alone(here: Path, capsys) -> None:
+    save(here / "a.png", photo(8, 8))
+    for options in ([], ["--overwrite"]):
+        assert call("upscale", ".", *options) == 0
+        assert sorted(os.listdir()) == ["a.png", "a_crnet-a_x2.png"]
+    assert call("upscale", "a.png", "-o", "a.png", "--overwrite") == 2
+    assert "is the input" in one_line_of(capsys)
+
+
+def one_line_of(capsys: pytest.CaptureFixture[str]) -> str:
+    return capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("damage", [b"", b"garbage", b"PK\x03\x04"])
+def test_a_damaged_state_is_named_and_kept(here: Path, capsys, damage: bytes) -> None:
+    (here / "photos").mkdir()
+    save(here / "photos" / "a.png", photo(60, 60))
+    (here / "m.state.pt").write_bytes(damage)
+    tiny = ["--n0", 4, "--m0", 6, "--steps", 5, "--patch", 12, "--batch", 2, "--test", "photos"]
+    assert call("train", "m.safetensors", "--data", ".", "--sets", "photos", *tiny) == 1
+    assert "m.state.pt is no state of a run" in one_line(capsys)
+    assert (here / "m.state.pt").read_bytes() == damage
+    assert sorted(os.listdir()) == ["m.state.pt", "photos"]
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--n0", 0), ("--steps", 0), ("--batch", 0), ("--lr", "nan"), ("--seed", -1)],
+)
+def test_recipes_that_cannot_be_trained(here: Path, capsys, option: str, value: object) -> None:
+    (here / "photos").mkdir()
+    save(here / "photos" / "a.png", photo(60, 60))
+    sets = ["--data", ".", "--sets", "photos", "--test", "photos"]
+    assert call("train", "m.safetensors", *sets, option, value) == 2
+    assert "must be" in one_line(capsys)
+    assert os.listdir() == ["photos"]
+
+
+def test_evaluate_refuses_what_it_would_misread(here: Path, capsys) -> None:
+    (here / "deep").mkdir()
+    png16(here / "deep" / "a.png", 2, 3)
+    (here / "small").mkdir()
+    save(here / "small" / "a.png", photo(8, 8))
+    options = ["--data", ".", "--model", "bicubic", "--scales", 2]
+    assert call("evaluate", *options, "--sets", "deep") == 2
+    assert "16-bit colour" in one_line(capsys)
+    assert call("evaluate", *options, "--sets", "small") == 2
+    assert "SSIM needs images of at least 11x11" in one_line(capsys)
+    assert call("evaluate", "--data", ".", "--sets", "small", "--scales", 5) == 2
+    assert "not by all of [5]" in one_line(capsys)
+
+
+def test_a_closed_pipe_is_quiet(here: Path) -> None:
+    code = "import sys; from crnet.cli import main; sys.exit(main(['models']))"
+    run = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert run.stdout is not None
+    run.stdout.close()
+    _, err = run.communicate()
+    assert err == b""
+    assert run.returncode == 1

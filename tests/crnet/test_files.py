@@ -1,4 +1,5 @@
 import io
+import os
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +75,42 @@ def test_palette_becomes_colour_and_its_transparency_alpha(tmp_path: Path) -> No
     assert torch.equal(opaque.color, expected)
     assert clear.alpha is not None
     assert torch.equal(clear.alpha[0, 0] == 0, torch.from_numpy(np.array(image)) == 0)
+
+
+def test_a_palette_of_greys_is_grey(tmp_path: Path) -> None:
+    Image.fromarray(photo(channels=1)).convert("P").save(tmp_path / "a.png")
+    assert read_picture(tmp_path / "a.png").color.shape[1] == 1
+
+
+def test_a_multi_picture_jpeg_is_its_first_picture(tmp_path: Path) -> None:
+    a, b = (Image.fromarray(photo(16, 16, seed=s)) for s in (0, 1))
+    a.save(tmp_path / "a.mpo", save_all=True, append_images=[b])
+    (tmp_path / "a.mpo").rename(tmp_path / "a.jpg")
+    assert read_picture(tmp_path / "a.jpg").color.shape == (1, 3, 16, 16)
+
+
+def test_16_bit_pixmaps_and_inverted_greys_are_refused(tmp_path: Path) -> None:
+    pixels = np.arange(48, dtype=">u2").tobytes()
+    (tmp_path / "a.ppm").write_bytes(b"P6 4 4 65535\n" + pixels)
+    with pytest.raises(ImageFileError, match="16-bit colour"):
+        read_picture(tmp_path / "a.ppm")
+    (tmp_path / "b.ppm").write_bytes(b"P6 4 4 255\n" + pixels[:48])
+    assert read_picture(tmp_path / "b.ppm").color.shape == (1, 3, 4, 4)
+    deep = np.arange(64, dtype=np.uint16).reshape(8, 8)
+    save(tmp_path / "a.tif", deep, tiffinfo={262: 0})
+    with pytest.raises(ImageFileError, match="inverted"):
+        read_picture(tmp_path / "a.tif")
+
+
+def test_pipes_are_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.png")
+    with pytest.raises(ImageFileError, match="not a regular file"):
+        read_picture(tmp_path / "a.png")
+    with (
+        pytest.raises(ImageFileError, match="folder or device"),
+        output_file(tmp_path / "a.png", overwrite=True),
+    ):
+        pytest.fail("the block was entered")
 
 
 def test_bilevel_is_grey(tmp_path: Path) -> None:
@@ -158,7 +195,7 @@ def test_formats_that_would_lose_something_are_refused(tmp_path: Path) -> None:
         output_format(tmp_path / "a.jpg", Picture(grey, alpha=grey))
     with pytest.raises(ImageFileError, match="WEBP keeps no 16-bit grey"):
         output_format(tmp_path / "a.webp", Picture(grey, bits=16))
-    with pytest.raises(ImageFileError, match=r"no image format is known by the suffix '\.xyz'"):
+    with pytest.raises(ImageFileError, match=r"cannot write the suffix '\.xyz'; known are \.png"):
         output_format(tmp_path / "a.xyz", Picture(grey))
 
 

@@ -66,8 +66,26 @@ def test_a_different_recipe_is_refused_with_the_differences(
 ) -> None:
     state = tmp_path / "s.pt"
     train(TINY, pairs, state)
+    before = state.read_bytes()
     with pytest.raises(ValueError, match=r"different recipe \(steps: 20 there, 30 here\)"):
         train(replace(TINY, steps=30), pairs, state)
+    with pytest.raises(ValueError, match=r"different recipe \(other training images\)"):
+        train(TINY, [*pairs, *pairs], state)
+    assert state.read_bytes() == before
+
+
+def test_weights_are_averaged_and_gradients_clipped(pairs: list[Pair], tmp_path: Path) -> None:
+    """The result is the running mean of the weights, not the last ones; clipping acts."""
+    runs = {}
+    for name, change in {"as is": {}, "no mean": {"ema": 0.0}, "clip": {"clip_norm": 1e-9}}.items():
+        config = replace(TINY, lr=1e-2, warmup=0, **change)
+        runs[name] = train(config, pairs, tmp_path / f"{name}.pt")[0].H.weight
+        state = torch.load(tmp_path / f"{name}.pt", weights_only=True)
+        assert torch.equal(runs[name], state["ema"]["H.weight"])
+        assert torch.allclose(runs[name], state["net"]["H.weight"], atol=1e-6) == (
+            name == "no mean"
+        )
+    assert not torch.allclose(runs["as is"], runs["clip"])
 
 
 def test_nan_stops_the_run(pairs: list[Pair], tmp_path: Path) -> None:

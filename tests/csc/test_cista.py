@@ -138,15 +138,27 @@ def test_kernels_are_copied(seeded: torch.Generator) -> None:
     net = CISTA(kernels, 1)
     kernels.W.zero_()
     kernels.S.zero_()
+    kernels.theta.fill_(9)
     assert net.W.abs().sum() > 0
     assert net.S.abs().sum() > 0
+    assert net.theta.max() < 9
 
 
 def test_bad_input_is_named() -> None:
     W, S = torch.ones(2, 1, 3, 3), torch.ones(2, 2, 3, 3)
-    with pytest.raises(ValueError, match=r"S must be \(2, 2, s, s\); got \(3, 3, 3, 3\)"):
+    with pytest.raises(ValueError, match=r"S must be \(2, 2, s, s\), s odd; got \(3, 3, 3, 3\)"):
         CISTA(Kernels(W, torch.ones(3, 3, 3, 3), None), 1, nonneg=True)
-    with pytest.raises(ValueError, match=r"theta must have shape \(2,\), got \(3,\)"):
+    with pytest.raises(ValueError, match=r"s odd; got \(2, 2, 2, 2\)"):
+        CISTA(Kernels(W, torch.ones(2, 2, 2, 2), None), 1, nonneg=True)
+    with pytest.raises(TypeError, match="S is torch.float64"):
+        CISTA(Kernels(W, S.double(), None), 1, nonneg=True)
+    with pytest.raises(ValueError, match="W has 18 NaN"):
+        CISTA(Kernels(W * torch.nan, S, None), 1, nonneg=True)
+    with pytest.raises(ValueError, match="theta must be finite and ≥ 0"):
+        CISTA(Kernels(W, S, -torch.ones(2)), 1)
+    with pytest.raises(ValueError, match=r"an image of \(2, 5\) is smaller than an atom"):
+        CISTA(Kernels(W, S, None), 1, nonneg=True)(torch.ones(1, 1, 2, 5))
+    with pytest.raises(ValueError, match=r"one value per atom, shape \(2,\); got shape \(3,\)"):
         CISTA(Kernels(W, S, torch.ones(3)), 1)
     with pytest.raises(ValueError, match="make h the identity"):
         CISTA(Kernels(W, S, None), 1)

@@ -163,6 +163,18 @@ def test_codes_vanish_exactly_at_lam_max_and_not_below(p: Problem, nonneg: bool)
     assert ista(p.x, p.D, 0.999 * largest, nonneg=nonneg, max_iter=1, tol=0.0).codes.any()
 
 
+def test_an_image_that_opposes_every_atom_needs_no_weight() -> None:
+    one = torch.ones(1, 1, 3, 3)
+    assert lam_max(-one, one[..., :1, :1], nonneg=True) == 0.0
+
+
+def test_tiny_float32_images_are_not_certified_falsely() -> None:
+    x, one = 1e-25 * torch.rand(1, 1, 8, 8), torch.ones(1, 1, 1, 1)
+    s = fista(x, one, 1e-26, max_iter=5)
+    assert (s.gap >= 0).all()
+    assert s.objective.item() > 1e-50
+
+
 def test_sums_of_float32_images_are_taken_in_float64() -> None:
     x = torch.full((1, 1, 400, 400), 0.1)
     one = torch.ones(1, 1, 1, 1)
