@@ -52,7 +52,7 @@ def problem(name: str) -> tuple[Tensor, Tensor, float]:
     high = high.reshape(side, side, -1).transpose(2, 0, 1)[None]
     D = util.convdicts()[dictionary]
     D = D.reshape(*D.shape[:2], -1, D.shape[-1]).transpose(3, 2, 0, 1)
-    return torch.from_numpy(np.array(high)), torch.from_numpy(np.array(D)), lam
+    return torch.from_numpy(np.array(high)), torch.from_numpy(np.array(D, dtype=np.float64)), lam
 
 
 class EnoughError(Exception):

@@ -40,7 +40,7 @@ from csc.solution import Solution
 
 # Tuned on photographs of 256² to 512² pixels with 32 to 64 atoms of 8×8 to 12×12.
 STAGE = 0.5  # factor of λ from stage to stage on the way down
-STAGE_EPOCHS = 2  # epochs in a stage
+STAGE_EPOCHS = 3  # epochs in a stage
 FIRST_EPOCHS, MOST_EPOCHS = 10, 40  # epochs between dense passes at the final λ
 POLISH = 10  # steps of conjugate gradients after the epochs
 PARALLEL_FROM = 20_000  # coordinate updates that are worth a second thread
@@ -154,15 +154,15 @@ def _solve(
     # λ is max(lam, stage), and stage falls from where all codes are zero.
     stage = highest_stage = float(active.dense_pass(nothing)[1].max())
     best_dual, accelerated = -np.inf, None
-    epochs, between = 0, FIRST_EPOCHS // 2
+    epochs, between, arrived = 0, FIRST_EPOCHS // 2, False
     if on_step:
         on_step(0, start)
     while True:
         stage = STAGE * stage if stage > highest_stage * 1e-6 else 0.0
         level = np.maximum(weights, weights.dtype.type(stage))
-        final = stage <= weights.min()
+        arrived, final = stage <= weights.min(), arrived
         added, peaks = active.dense_pass(level)
-        if final or epochs >= max_iter:
+        if arrived or epochs >= max_iter:
             objective = active.objective(weights)
             for point, highest in [(active.r, peaks), *([accelerated] if accelerated else [])]:
                 value = dual_value(x, active.image(point), highest[None], lam)
