@@ -66,6 +66,8 @@ def imresize(
         raise ValueError(f"x must be non-empty, of shape (B, C, H, W); got {tuple(x.shape)}")
     if not (x.is_floating_point() or x.dtype == torch.uint8):
         raise TypeError(f"x must be floating point or uint8, got {x.dtype}; use x.float()")
+    if x.is_floating_point() and not bool(torch.isfinite(x.detach()).all()):
+        raise ValueError("x has NaN or infinite entries; replace them (torch.nan_to_num) first")
     if edges not in ("symmetric", "replicate"):
         raise ValueError(f"edges must be 'symmetric' or 'replicate', got {edges!r}")
     if scale is not None and size is None:

@@ -27,6 +27,9 @@ from csc import CISTA, Kernels
 class CRNetA(nn.Module):
     """CRNet-A, which maps bicubic-enlarged images to sharp ones of the same size.
 
+    Shapes and dtypes are checked at every call; NaN is not, since that would stall a GPU, and
+    spreads to what it reaches.  :class:`crnet.Upscaler`, which resamples first, refuses it.
+
     Input and output are (B, channels, H, W), floating point; the bundled weights take Y of YCbCr
     (BT.601) in [0, 1].  The receptive field reaches K + 5 pixels to each side.
 

@@ -131,6 +131,11 @@ def upscale_picture(
     Picture
         Image of (scale·h, scale·w) pixels, clipped to [0, 1].
     """
+    if picture.color.ndim != 4 or not picture.color.is_floating_point():
+        raise ValueError(
+            "a picture is floating point (1, C, H, W) in [0, 1], "
+            f"got {picture.color.dtype} of shape {tuple(picture.color.shape)}"
+        )
     alpha = None if picture.alpha is None else bicubic(picture.alpha, scale).clamp(0, 1)
     with torch.inference_mode():
         if picture.color.shape[1] == 1:

@@ -98,7 +98,7 @@ def check_weight(
 
 def check_finite(x: Tensor, name: str) -> None:
     """Require that no entry is NaN or infinite."""
-    bad = int((~torch.isfinite(x)).sum())
+    bad = int((~torch.isfinite(x.detach())).sum())
     if bad:
         raise ValueError(
             f"{name} has {bad} NaN or infinite entries of {x.numel()}; "

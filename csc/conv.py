@@ -16,7 +16,7 @@ Codes of the image's own size come from padding the *image* by k // 2 (k odd).
 from torch import Tensor
 from torch.nn import functional as F
 
-from csc.checks import check_codes, check_dictionary, check_pair
+from csc.checks import check_codes, check_dictionary, check_finite, check_pair
 
 
 def synthesis(z: Tensor, D: Tensor) -> Tensor:
@@ -36,7 +36,7 @@ def synthesis(z: Tensor, D: Tensor) -> Tensor:
     Raises
     ------
     ValueError, TypeError
-        If the shapes, dtypes or devices of z and D do not fit.
+        If the shapes, dtypes or devices of z and D do not fit, or one holds NaN.
 
     Examples
     --------
@@ -46,6 +46,8 @@ def synthesis(z: Tensor, D: Tensor) -> Tensor:
               [2., 3.]]]])
     """
     check_codes(z, D)
+    check_finite(z, "z")
+    check_finite(D, "D")
     return F.conv_transpose2d(z, D)
 
 
@@ -66,7 +68,8 @@ def adjoint(x: Tensor, D: Tensor) -> Tensor:
     Raises
     ------
     ValueError, TypeError
-        If the shapes, dtypes or devices of x and D do not fit, or an atom is larger than the image.
+        If the shapes, dtypes or devices of x and D do not fit, an atom is larger than the
+        image, or one holds NaN.
 
     Examples
     --------
@@ -76,6 +79,8 @@ def adjoint(x: Tensor, D: Tensor) -> Tensor:
     tensor([[[[14.]]]])
     """
     check_pair(x, D)
+    check_finite(x, "x")
+    check_finite(D, "D")
     return F.conv2d(x, D)
 
 
@@ -97,7 +102,7 @@ def gram(D: Tensor) -> Tensor:
     Raises
     ------
     ValueError, TypeError
-        If D is not a non-empty dictionary of floating-point atoms.
+        If D is not a non-empty dictionary of finite floating-point atoms.
 
     Examples
     --------
@@ -106,4 +111,5 @@ def gram(D: Tensor) -> Tensor:
     tensor([2., 5., 2.])
     """
     check_dictionary(D)
+    check_finite(D, "D")
     return F.conv2d(D, D, padding=D.shape[-1] - 1)

@@ -55,7 +55,7 @@ def objective(x: Tensor, D: Tensor, z: Tensor, lam: Weight, *, nonneg: bool = Fa
     Raises
     ------
     ValueError, TypeError
-        If shapes, dtypes or devices do not fit or λ is negative or not finite.
+        If shapes, dtypes or devices do not fit, a tensor holds NaN, or λ is negative or not finite.
 
     Examples
     --------
@@ -327,3 +327,5 @@ def _check_problem(x: Tensor, D: Tensor, z: Tensor, lam: Weight) -> None:
     if tuple(z.shape) != fits:
         raise ValueError(f"codes of these images and atoms have shape {fits}, got {tuple(z.shape)}")
     check_weight(lam, D.shape[0], dtype=x.dtype)
+    for value, name in ((x, "x"), (D, "D"), (z, "z")):
+        check_finite(value, name)

@@ -5,7 +5,7 @@ prox_θ(a) = argmin_v ½(v − a)² + θ|v|, entry by entry, with or without v �
 
 from torch import Tensor
 
-from csc.checks import Weight, check_images, check_weight, per_atom
+from csc.checks import Weight, check_finite, check_images, check_weight, per_atom
 
 
 def soft_threshold(a: Tensor, theta: Weight) -> Tensor:
@@ -27,7 +27,8 @@ def soft_threshold(a: Tensor, theta: Weight) -> Tensor:
     Raises
     ------
     ValueError, TypeError
-        If `a` is not a floating-point (B, M, h, w) or θ is negative, NaN, infinite or misshapen.
+        If `a` is not a finite floating-point (B, M, h, w), or θ is negative, NaN, infinite or
+        misshapen.
 
     Examples
     --------
@@ -36,6 +37,7 @@ def soft_threshold(a: Tensor, theta: Weight) -> Tensor:
     tensor([-2.,  0.,  1.])
     """
     check_images(a, "a")
+    check_finite(a, "a")
     check_weight(theta, a.shape[1], "theta")
     return shrink(a, per_atom(theta, a), nonneg=False)
 
@@ -59,7 +61,8 @@ def nonneg_soft_threshold(a: Tensor, theta: Weight) -> Tensor:
     Raises
     ------
     ValueError, TypeError
-        If `a` is not a floating-point (B, M, h, w) or θ is negative, NaN, infinite or misshapen.
+        If `a` is not a finite floating-point (B, M, h, w), or θ is negative, NaN, infinite or
+        misshapen.
 
     Examples
     --------
@@ -68,6 +71,7 @@ def nonneg_soft_threshold(a: Tensor, theta: Weight) -> Tensor:
     tensor([0., 0., 1.])
     """
     check_images(a, "a")
+    check_finite(a, "a")
     check_weight(theta, a.shape[1], "theta")
     return shrink(a, per_atom(theta, a), nonneg=True)
 

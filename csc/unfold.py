@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from csc.checks import Weight, check_dictionary, check_images, check_weight, per_atom
+from csc.checks import Weight, check_dictionary, check_finite, check_images, check_weight, per_atom
 from csc.conv import gram
 from csc.prox import shrink
 
@@ -73,6 +73,7 @@ def unfold(D: Tensor, lam: Weight, L: float) -> Kernels:
     tensor([0.1250])
     """
     check_dictionary(D)
+    check_finite(D, "D")
     M, k = D.shape[0], D.shape[-1]
     check_weight(lam, M)
     if not 0 < L < float("inf"):

@@ -1,3 +1,5 @@
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -5,6 +7,8 @@ from hypothesis import given
 from scipy.signal import convolve2d
 from torch.nn import functional as F
 
+import baselines
+import csc
 from csc import adjoint, gram, synthesis
 from tests.laws import close, dense
 from tests.strategies import Problem, problems
@@ -89,6 +93,34 @@ ATOM = torch.ones(2, 1, 3, 3)
 def test_bad_input_is_named(x: object, D: object, error: type[Exception], says: str) -> None:
     with pytest.raises(error, match=says):
         adjoint(x, D)  # type: ignore[arg-type]
+
+
+BAD = torch.full((1, 1, 3, 3), torch.nan)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: synthesis(BAD, ATOM[:1]),
+        lambda: synthesis(ONES, BAD),
+        lambda: adjoint(BAD, ATOM),
+        lambda: adjoint(ONES, BAD),
+        lambda: gram(BAD),
+        lambda: csc.unfold(BAD, 0.1, 1.0),
+        lambda: csc.soft_threshold(BAD, 0.1),
+        lambda: csc.nonneg_soft_threshold(BAD, 0.1),
+        lambda: csc.unit_norm(BAD),
+        lambda: csc.lipschitz(BAD, (5, 5)),
+        lambda: csc.gradient(ONES, ATOM[:1], BAD),
+        lambda: csc.objective(ONES, ATOM[:1], BAD, 0.1),
+        lambda: csc.duality_gap(ONES, BAD, torch.ones(1, 1, 3, 3), 0.1),
+        lambda: csc.dual_point(ONES * torch.inf, ATOM[:1], torch.ones(1, 1, 3, 3), 0.1),
+        lambda: baselines.imresize(BAD, 2.0),
+    ],
+)
+def test_nan_is_refused_at_every_door(call: Callable[[], object]) -> None:
+    with pytest.raises(ValueError, match="NaN or infinite entries"):
+        call()
 
 
 def test_codes_must_have_one_map_per_atom() -> None:

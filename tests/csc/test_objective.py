@@ -183,6 +183,16 @@ def test_sums_of_float32_images_are_taken_in_float64() -> None:
     assert value.item() == pytest.approx(0.5 * 160_000 * 0.01, rel=1e-7)
 
 
+@given(problems(slack=3), nonnegs)
+def test_codes_vanish_above_lam_max_from_any_start(p: Problem, nonneg: bool) -> None:
+    lam = 1.1 * lam_max(p.x, p.D, nonneg=nonneg) + 0.1
+    start = p.draw_codes().abs()
+    for solve in (ista, fista):
+        s = solve(p.x, p.D, lam, nonneg=nonneg, start=start, tol=1e-9, max_iter=5000)
+        assert s.converged
+        assert not s.codes.any()
+
+
 @pytest.mark.parametrize("lam", [-0.1, float("nan"), float("inf")])
 def test_bad_weight_is_refused(lam: float) -> None:
     x, D = torch.ones(1, 1, 4, 4), torch.ones(1, 1, 2, 2)
