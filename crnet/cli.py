@@ -19,7 +19,7 @@ from tqdm import tqdm
 import crnet
 from crnet import checkpoint, demo, train
 from crnet.checkpoint import CheckpointError
-from crnet.data import IMAGE_SUFFIXES, DataError, data_root, find_images, make_pairs
+from crnet.data import DataError, data_root, find_images, make_pairs
 from crnet.evaluate import TABLE_2, evaluate, report, system, table
 from crnet.files import ImageFileError, output_file, output_format, read_picture, write_picture
 from crnet.upscale import Upscaler, upscale_picture
@@ -196,20 +196,17 @@ def _upscale(arguments: argparse.Namespace) -> int:
     return failed
 
 
-_OURS = re.compile(r"_[\w.+-]+_x[234]$")
-
-
 def _jobs(arguments: argparse.Namespace, model: str) -> list[tuple[Path, Path]]:
     """Pair every input file with its output file."""
+    # What an earlier run of the model wrote beside its inputs is not an input.
+    ours = re.compile(rf"_{re.escape(model)}_x\d+$")
     sources: list[Path] = []
     for path in arguments.inputs:
         if path.is_dir():
-            inside = [p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES]
-            # What an earlier run wrote beside its inputs is not an input.
-            inside = [p for p in inside if p.is_file() and not _OURS.search(p.stem)]
+            inside = [p for p in find_images(path) if not ours.search(p.stem)]
             if not inside:
-                raise UsageError(f"the folder {path} holds no image")
-            sources += sorted(inside)
+                raise UsageError(f"the folder {path} holds no image but what {model} made")
+            sources += inside
         else:
             sources.append(path)
     out: Path | None = arguments.out

@@ -95,23 +95,12 @@ def coordinate_descent(
     if threads is not None and threads < 1:
         raise ValueError(f"threads must be ≥ 1, got {threads}")
     weights = per_atom(lam, z).detach().flatten().expand(D.shape[0]).cpu()
+    atoms, team = D.detach().cpu().contiguous(), threads or torch.get_num_threads()
     parts = []
     for b in range(x.shape[0]):
         tell = _tell(on_step, z, b) if on_step else None
-        image, atoms, first = (
-            t.detach().cpu().contiguous() for t in (x[b : b + 1], D, z[b : b + 1])
-        )
-        part = _solve(
-            image,
-            atoms,
-            weights,
-            nonneg,
-            first,
-            max_iter,
-            tol,
-            tell,
-            threads or torch.get_num_threads(),
-        )
+        image, first = (t.detach().cpu().contiguous() for t in (x[b : b + 1], z[b : b + 1]))
+        part = _solve(image, atoms, weights, nonneg, first, max_iter, tol, tell, team)
         z[b : b + 1] = part.codes
         parts.append(part)
     return Solution(
@@ -347,7 +336,7 @@ class _ActiveSet:
     def objective(self, lam: Any) -> float:
         """Return P(z) in float64."""
         l1 = float((lam.astype(np.float64)[self.atoms] * np.abs(self.values)).sum())
-        return 0.5 * float(self.image(self.r).square().sum(dtype=torch.float64)) + l1
+        return 0.5 * float(self.image(self.r).double().square().sum()) + l1
 
     def codes(self) -> Tensor:
         """Return z, (1, M, h, w)."""

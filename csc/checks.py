@@ -66,6 +66,12 @@ def check_pair(x: Tensor, D: Tensor) -> None:
         )
 
 
+def code_shape(x: Tensor, D: Tensor) -> tuple[int, int, int, int]:
+    """Return the shape (B, M, H-k+1, W-k+1) of the codes of images x with dictionary D."""
+    k = D.shape[-1]
+    return (x.shape[0], D.shape[0], x.shape[2] - k + 1, x.shape[3] - k + 1)
+
+
 def check_codes(z: Tensor, D: Tensor) -> None:
     """Require codes (B, M, h, w) for the M atoms of D."""
     check_images(z, "z")
@@ -133,8 +139,7 @@ def check_solver(
         raise ValueError(f"max_iter must be ≥ 0, got {max_iter}")
     if not 0 <= tol < math.inf:
         raise ValueError(f"tol must be finite and ≥ 0, got {tol}; 0 runs to max_iter")
-    k = D.shape[-1]
-    shape = (x.shape[0], D.shape[0], x.shape[2] - k + 1, x.shape[3] - k + 1)
+    shape = code_shape(x, D)
     if start is None:
         return x.new_zeros(shape)
     check_codes(start, D)

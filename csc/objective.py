@@ -26,6 +26,7 @@ from csc.checks import (
     check_finite,
     check_pair,
     check_weight,
+    code_shape,
     per_atom,
 )
 
@@ -322,8 +323,7 @@ def _inner(a: Tensor, b: Tensor) -> Tensor:
 def _check_problem(x: Tensor, D: Tensor, z: Tensor, lam: Weight) -> None:
     check_pair(x, D)
     check_codes(z, D)
-    k = D.shape[-1]
-    fits = (x.shape[0], D.shape[0], x.shape[2] - k + 1, x.shape[3] - k + 1)
+    fits = code_shape(x, D)
     if tuple(z.shape) != fits:
         raise ValueError(f"codes of these images and atoms have shape {fits}, got {tuple(z.shape)}")
     check_weight(lam, D.shape[0], dtype=x.dtype)

@@ -221,9 +221,11 @@ def test_an_interrupt_leaves_one_line_and_no_file(here: Path, capsys, monkeypatc
 
 def test_a_second_run_on_a_folder_leaves_its_outputs_alone(here: Path, capsys) -> None:
     save(here / "a.png", photo(8, 8))
+    save(here / "trip_photo_x2.png", photo(8, 8))  # a name like ours that is not ours
+    made = ["a_crnet-a_x2.png", "trip_photo_x2_crnet-a_x2.png"]
     for options in ([], ["--overwrite"]):
         assert call("upscale", ".", *options) == 0
-        assert sorted(os.listdir()) == ["a.png", "a_crnet-a_x2.png"]
+        assert sorted(os.listdir()) == sorted(["a.png", "trip_photo_x2.png", *made])
     assert call("upscale", "a.png", "-o", "a.png", "--overwrite") == 2
     assert "is the input" in one_line_of(capsys)
 
