@@ -34,7 +34,7 @@ PROBLEMS = {
     "G": ("camera", 256, "G:8x8x32", 0.2),
 }
 ERRORS = (1e-2, 1e-3, 1e-4)
-STEPS = 400
+STEPS = 250
 Report = Callable[[int, Callable[[], Tensor]], None]
 """Hears (iteration, a function that returns the codes), the function being off the clock."""
 

@@ -8,7 +8,11 @@ from csc.cd import coordinate_descent
 from csc.cista import CISTA
 from csc.conv import adjoint, gram, synthesis
 from csc.dictionary import dct_dictionary, random_dictionary, unit_norm
-from csc.ista import fista, ista
+from csc.filters import tikhonov_filter
+from csc.fista import fista
+from csc.implicit import SparseCoding, attach_gradients, sparse_code
+from csc.ista import ista
+from csc.learn import LearnedDictionary, LearningState, LearningStep, learn_dictionary
 from csc.objective import dual_point, duality_gap, gradient, lam_max, lipschitz, objective
 from csc.prox import nonneg_soft_threshold, soft_threshold
 from csc.solution import Solution
@@ -17,9 +21,14 @@ from csc.unfold import Kernels, recur, unfold
 __all__ = [
     "CISTA",
     "Kernels",
+    "LearnedDictionary",
+    "LearningState",
+    "LearningStep",
     "Solution",
+    "SparseCoding",
     "adjoint",
     "admm",
+    "attach_gradients",
     "coordinate_descent",
     "dct_dictionary",
     "dual_point",
@@ -29,13 +38,16 @@ __all__ = [
     "gram",
     "ista",
     "lam_max",
+    "learn_dictionary",
     "lipschitz",
     "nonneg_soft_threshold",
     "objective",
     "random_dictionary",
     "recur",
     "soft_threshold",
+    "sparse_code",
     "synthesis",
+    "tikhonov_filter",
     "unfold",
     "unit_norm",
 ]

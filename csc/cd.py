@@ -23,10 +23,8 @@ Lasso with dual extrapolation", ICML 2018 (working sets, certificates).  Moreau,
 (stripes).
 """
 
-import functools
-import os
+import copy
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -34,14 +32,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from csc.checks import Weight, check_solver, per_atom
-from csc.objective import dual_value, rounding
+from csc.checks import Weight, code_shape
+from csc.objective import Problem, dual_value, problem, rounding
 from csc.solution import Solution
 
 # Tuned on photographs of 256² to 512² pixels with 32 to 64 atoms of 8×8 to 12×12.
 STAGE = 0.5  # factor of λ from stage to stage on the way down
 STAGE_EPOCHS = 3  # epochs in a stage
 FIRST_EPOCHS, MOST_EPOCHS = 10, 40  # epochs between dense passes at the final λ
+NEAR=0.1
+ROUNDS=4
 POLISH = 10  # steps of conjugate gradients after the epochs
 PARALLEL_FROM = 20_000  # coordinate updates that are worth a second thread
 
@@ -52,6 +52,7 @@ def coordinate_descent(
     lam: Weight,
     *,
     nonneg: bool = False,
+    mask: Tensor | None = None,
     start: Tensor | None = None,
     max_iter: int = 10_000,
     tol: float = 1e-4,
@@ -89,18 +90,18 @@ def coordinate_descent(
     >>> torch.allclose(a.objective, b.objective, rtol=1e-7), a.converged
     (True, True)
     """
-    z = check_solver(x, D, lam, nonneg=nonneg, start=start, max_iter=max_iter, tol=tol)
+    p = problem(x, D, lam, nonneg=nonneg, mask=mask)
+    z = p.start(start, max_iter, tol)
     if x.dtype not in (torch.float32, torch.float64):
         raise TypeError(f"coordinate descent is in float32 or float64, got {x.dtype}")
     if threads is not None and threads < 1:
         raise ValueError(f"threads must be ≥ 1, got {threads}")
-    weights = per_atom(lam, z).detach().flatten().expand(D.shape[0]).cpu()
-    atoms, team = D.detach().cpu().contiguous(), threads or torch.get_num_threads()
+    team = threads or torch.get_num_threads()
     parts = []
     for b in range(x.shape[0]):
         tell = _tell(on_step, z, b) if on_step else None
-        image, first = (t.detach().cpu().contiguous() for t in (x[b : b + 1], z[b : b + 1]))
-        part = _solve(image, atoms, weights, nonneg, first, max_iter, tol, tell, team)
+        first = None if start is None else z[b : b + 1].cpu()
+        part = _solve(p.of(b), first, max_iter, tol, tell, team)
         z[b : b + 1] = part.codes
         parts.append(part)
     return Solution(
@@ -126,48 +127,42 @@ def _tell(
 
 
 def _solve(
-    x: Tensor,
-    D: Tensor,
-    lam: Tensor,
-    nonneg: bool,
-    start: Tensor,
+    p: Problem,
+    start: Tensor | None,
     max_iter: int,
     tol: float,
     on_step: Callable[[int, Tensor], None] | None,
     threads: int,
 ) -> Solution:
-    """Solve one image (1, C, H, W); `lam` has shape (M,)."""
-    active = _ActiveSet(x, D, nonneg, start, threads)
-    weights = lam.numpy()
-    nothing = np.full_like(weights, np.inf)
-    # λ is max(lam, stage), and stage falls from where all codes are zero.
-    stage = highest_stage = float(active.dense_pass(nothing)[1].max())
-    best_dual, accelerated = -np.inf, None
+    """Solve for one image, on the CPU."""
+    active = _ActiveSet(p, start, threads)
+    # The weight is stage · λ, and stage falls to 1 from where no code would leave zero.
+    stage = active.dense_pass(np.inf)[1]
+    best_dual, objective = -np.inf, np.inf
     epochs, between, arrived = 0, FIRST_EPOCHS // 2, False
+    q = active.r
     if on_step:
-        on_step(0, start)
+        on_step(0, active.codes())
     while True:
-        stage = STAGE * stage if stage > highest_stage * 1e-6 else 0.0
-        level = np.maximum(weights, weights.dtype.type(stage))
-        arrived, final = stage <= weights.min(), arrived
-        added, peaks = active.dense_pass(level)
+        stage = max(STAGE * stage, 1.0)
+        arrived, final = stage == 1.0, arrived
+        added, overshoot = active.dense_pass(stage)
         if arrived or epochs >= max_iter:
-            objective = active.objective(weights)
-            for point, highest in [(active.r, peaks), *([accelerated] if accelerated else [])]:
-                value = dual_value(x, active.image(point), highest[None], lam)
-                best_dual = max(best_dual, float(value))
-            gap = objective - best_dual + float(rounding(x, active.image(active.r)))
+            previous, objective = objective, active.objective()
+            best_dual = max(best_dual, active.dual(active.r, overshoot))
+            if epochs in (0, max_iter) or previous - objective <= NEAR * tol * objective:
+                best_dual = max(best_dual, active.project(q))
+            gap = objective - best_dual + active.rounding()
             converged = gap <= tol * best_dual
             if converged or epochs >= max_iter:
                 break
         if final:
             between = FIRST_EPOCHS if added else min(2 * between, MOST_EPOCHS)
         n = min(between if final else STAGE_EPOCHS, max_iter - epochs)
-        active.sweep(level, n)
+        active.sweep(stage, n)
         epochs += n
         if final:
-            point = active.polish(weights, POLISH)
-            accelerated = (point, active.dense_pass(nothing, point)[1])
+            q = active.polish(POLISH)
         if on_step:
             on_step(epochs, active.codes())
     return Solution(
@@ -182,82 +177,83 @@ def _solve(
 class _ActiveSet:
     """The residual of one image and the list of coordinates that are swept, sorted by row."""
 
-    def __init__(self, x: Tensor, D: Tensor, nonneg: bool, start: Tensor, threads: int) -> None:
-        from csc import cd_kernels
+    def __init__(self, p: Problem, start: Tensor | None, threads: int) -> None:
+        from csc import compiled, kernels
 
-        self.compiled, self.nonneg, self.threads = cd_kernels, nonneg, threads
-        self.x, (M, C, k, _) = x, D.shape
-        H, W = x.shape[-2:]
-        self.k, self.lanes = k, cd_kernels.lanes(x.numpy().dtype)
-        # Images are flat, with some entries to spare, so that a dense pass may read over the end.
-        self.r = np.zeros(x.numel() + self.lanes, x.numpy().dtype)
-        self.D = D.numpy().ravel()
-        self.norm2 = D.square().sum((1, 2, 3)).numpy()
-        # What the kernels are compiled for: the lengths of the two tuples are k and C.
-        self.frame = ((np.int64(W), np.int64(H * W)), (0,) * k, (0,) * C)
-        groups = -(-M // cd_kernels.ATOMS)
-        padded = F.pad(D, [0, 0, 0, 0, 0, 0, 0, groups * cd_kernels.ATOMS - M])
-        padded = padded.view(groups, cd_kernels.ATOMS, C, k, k).permute(0, 2, 3, 4, 1)
-        self.groups = padded.contiguous().numpy().ravel()  # (groups, C, k, k, ATOMS)
-        self.listed = (start[0] != 0).numpy()  # (M, h, w)
-        m, p, q = np.nonzero(self.listed)
-        self.atoms, self.rows, self.columns = (a.astype(np.int32) for a in (m, p, q))
-        self.values = start[0].numpy()[m, p, q]
-        self._sort()
+        self.kernels, self.together = kernels, compiled.together
+        self.image = compiled.Image(p, threads)
+        self.listed = np.zeros(self.image.codes, bool)
+        at, values = np.zeros((3, 0), np.int32), np.zeros(0, self.image.dtype)
+        if start is not None:
+            self.listed[:] = start[0] != 0
+            rows, atoms, columns = np.nonzero(self.listed.transpose(1, 0, 2))
+            at = np.stack([atoms, rows, columns]).astype(np.int32)
+            values = start[0].numpy()[tuple(at)]
+        self._list(at, values)
+        self.r = self.image.flat()
         self.refresh()
 
-    def dense_pass(self, level: Any, r: Any = None) -> tuple[int, Any]:
-        """List the coordinates with |Dᵀr| > level, and return their number and max |Dᵀr|, (M,).
+    def dense_pass(self, stage: float) -> tuple[int, float]:
+        """List the coordinates with |Dᵀr| > stage · λ; return their number and max |Dᵀr|/λ.
 
         Coordinates that have come to zero leave the list where they are many.
         """
-        zero = self.values == 0
-        if len(zero) > 1000 and zero.mean() > 0.5:
-            self.listed[self.atoms[zero], self.rows[zero], self.columns[zero]] = False
-            self._keep(~zero)
-        r = self.r if r is None else r
-
-        def run(span: tuple[int, int]) -> Any:
-            return self.compiled.dense_pass(
-                r, self.groups, *self.frame, self.lanes, level, self.nonneg, self.listed, *span
+        found, overshoot = self.image.dense_pass(self.r, stage, self.listed)
+        zeros = len(self.values) - np.count_nonzero(self.values)
+        dropped = zeros > 1000 and 2 * zeros > len(self.values)
+        if found.size or dropped:
+            merged = self.kernels.relist(
+                self.atoms, self.rows, self.columns, self.values, found, dropped, self.listed
             )
+            self._list(*merged)
+        return found.shape[1], overshoot
 
-        h, T = self.listed.shape[1], min(self.threads, self.listed.shape[1])
-        parts = _together(run, [(h * t // T, h * (t + 1) // T) for t in range(T)])
-        found = np.concatenate([part[0] for part in parts], axis=1)
-        n = found.shape[1]
-        if n:
-            self.atoms, self.rows, self.columns = (
-                np.concatenate(pair)
-                for pair in zip((self.atoms, self.rows, self.columns), found, strict=True)
-            )
-            self.values = np.concatenate([self.values, np.zeros(n, self.values.dtype)])
-        if n or len(self.at) != len(self.rows):
-            self._sort()
-        return n, torch.from_numpy(np.max([part[1] for part in parts], axis=0))
+    def _list(self, at: Any, values: Any) -> None:
+        """Take a list of coordinates (atoms, rows, columns), sorted by row, and their codes."""
+        self.atoms, self.rows, self.columns = at
+        self.values = values
+        self.at = self.rows * np.int64(self.image.shape[2]) + self.columns
+        self.lam, self.norm2 = self.image.lam[tuple(at)], self.image.norm2[tuple(at)]
 
-    def sweep(self, level: Any, epochs: int) -> None:
+    def sweep(self, stage: float, epochs: int) -> None:
         """Minimise over every listed coordinate in turn, `epochs` times over."""
 
         def run(span: tuple[int, int]) -> None:
-            self.compiled.sweep(
-                self.r, self.D, *self.frame, self.norm2, level, self.nonneg,
-                self.atoms, self.at, self.values, *span, epochs,
+            self.kernels.sweep(
+                self.r, self.image.D, *self.image.frame, self.image.mask, self.image.nonneg, self.r.dtype.type(stage),
+                self.atoms, self.at, self.lam, self.norm2, self.values, *span, epochs,
             )  # fmt: skip
 
         self._striped(run, epochs)
 
-    def polish(self, lam: Any, steps: int) -> Any:
+    def project(self, r: Any) -> float:
+        """Return Δ of a feasible point near r.
+
+        r less what coordinate descent on ½‖r − D c‖² + λ‖c‖₁ explains of it, which tends to the
+        projection of r on the feasible set, is nearly feasible: it takes a smaller multiple.
+        """
+        other = copy.copy(self)
+        other.r, other.listed, other.values = r.copy(), self.listed.copy(), 0 * self.values
+        best = -np.inf
+        for _ in range(ROUNDS):
+            other.sweep(1.0, STAGE_EPOCHS)
+            added, overshoot = other.dense_pass(1.0)
+            best = max(best, self.dual(other.r, overshoot))
+            if not added:
+                break
+        return best
+
+    def polish(self, steps: int) -> Any:
         """Solve for the non-zero codes with their signs held, by conjugate gradients.
 
         Codes that change sign on the way become zero, if that lowers the objective; otherwise the
         codes stay.  Return the residual before they do, a dual point.
         """
         on = np.flatnonzero(self.values)
-        before, objective = self.values.copy(), self.objective(lam)
-        signs, inverse = np.sign(before[on]), 1 / self.norm2[self.atoms[on]]
+        before, objective = self.values.copy(), self.objective()
+        signs, inverse = np.sign(before[on]), 1 / self.norm2[on]
         r = self.r.copy()
-        b = self._gather(r)[on] - lam[self.atoms[on]] * signs
+        b = self._gather(r)[on] - self.lam[on] * signs
         direction, moved = inverse * b, np.zeros_like(b)
         slope = float(b @ direction)
         full = np.zeros_like(before)
@@ -278,7 +274,7 @@ class _ActiveSet:
         new = before[on] + moved
         self.values[on] = np.where(np.sign(new) == signs, new, 0)
         self.refresh()
-        if not self.objective(lam) < objective:
+        if not self.objective() < objective:
             self.values = before
             self.refresh()
         return r
@@ -287,31 +283,31 @@ class _ActiveSet:
         out = np.empty_like(self.values)
 
         def run(span: tuple[int, int]) -> None:
-            self.compiled.gather(r, self.D, *self.frame, self.atoms, self.at, out, *span)
+            self.kernels.gather(r, self.image.D, *self.image.frame, self.atoms, self.at, out, *span)
 
         n = len(out)
-        T = self.threads if n >= PARALLEL_FROM // 4 else 1
-        _together(run, [(n * t // T, n * (t + 1) // T) for t in range(T)])
+        T = self.image.threads if n >= PARALLEL_FROM // 4 else 1
+        self.together(run, [(n * t // T, n * (t + 1) // T) for t in range(T)])
         return out
 
     def _scatter(self, r: Any, values: Any) -> None:
         def run(span: tuple[int, int]) -> None:
-            self.compiled.subtract_all(r, self.D, *self.frame, self.atoms, self.at, values, *span)
+            self.kernels.subtract_all(r, self.image.D, *self.image.frame, self.image.mask, self.atoms, self.at, values, *span)
 
         self._striped(run, 1)
 
     def _striped(self, run: Callable[[tuple[int, int]], None], epochs: int) -> None:
         stripes, seams = self._split(epochs)
-        _together(run, stripes)
-        _together(run, seams)
+        self.together(run, stripes)
+        self.together(run, seams)
 
     def _split(self, epochs: int) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
         """Cut the list into stripes of rows, and the seams of k − 1 rows between them.
 
         Windows of different stripes share no pixel, and neither do those of different seams.
         """
-        n, k = len(self.rows), self.k
-        T = self.threads if n * epochs >= PARALLEL_FROM else 1
+        n, k = len(self.rows), self.image.k
+        T = self.image.threads if n * epochs >= PARALLEL_FROM else 1
         stripes, seams, low, row = [], [], 0, 0
         for t in range(1, T):
             cut = int(self.rows[n * t // T])
@@ -326,43 +322,31 @@ class _ActiveSet:
 
     def refresh(self) -> None:
         """Recompute r = x − D z from the list, which clears the rounding of many updates."""
-        self.r[: self.x.numel()] = self.x.numpy().ravel()
+        self.r[:] = self.image.x
         self._scatter(self.r, self.values)
 
-    def image(self, r: Any) -> Tensor:
-        """Return a flat residual as an image (1, C, H, W)."""
-        return torch.from_numpy(r[: self.x.numel()]).view_as(self.x)
+    def objective(self) -> float:
+        """Return P(z)."""
+        l1 = self.kernels.inner(self.lam, np.abs(self.values), len(self.values))
+        return 0.5 * self._inner(self.r, self.r) + float(l1)
 
-    def objective(self, lam: Any) -> float:
-        """Return P(z) in float64."""
-        l1 = float((lam.astype(np.float64)[self.atoms] * np.abs(self.values)).sum())
-        return 0.5 * float(self.image(self.r).double().square().sum()) + l1
+    def dual(self, r: Any, overshoot: float) -> float:
+        """Return the largest Δ of feasible multiples of r, max |Dᵀr|/λ being `overshoot`."""
+        if not self.image.floor.all():
+            overshoot = np.inf
+        parts = self._inner(self.image.x, r), self._inner(r, r), overshoot
+        return float(dual_value(*(torch.tensor(part, dtype=torch.float64) for part in parts)))
+
+    def rounding(self) -> float:
+        """Return what rounding may hide of a gap."""
+        xx, rr = (torch.tensor(self._inner(a, a), dtype=torch.float64) for a in (self.image.x, self.r))
+        return float(rounding(xx, rr, torch.from_numpy(self.r).dtype))
+
+    def _inner(self, a: Any, b: Any) -> float:
+        return float(self.kernels.inner(a, b, self.image.n))
 
     def codes(self) -> Tensor:
         """Return z, (1, M, h, w)."""
         z = np.zeros(self.listed.shape, self.values.dtype)
         z[self.atoms, self.rows, self.columns] = self.values
         return torch.from_numpy(z)[None]
-
-    def _keep(self, chosen: Any) -> None:
-        self.atoms, self.rows, self.columns, self.values = (
-            a[chosen] for a in (self.atoms, self.rows, self.columns, self.values)
-        )
-
-    def _sort(self) -> None:
-        self._keep(np.argsort(self.rows, kind="stable"))
-        self.at = self.rows.astype(np.int64) * self.x.shape[-1] + self.columns
-
-
-def _together(run: Callable[[tuple[int, int]], Any], spans: list[tuple[int, int]]) -> list[Any]:
-    """Run the spans at the same time, the last one on this thread; return what they return."""
-    if len(spans) < 2:
-        return [run(span) for span in spans]
-    waiting = [_pool().submit(run, span) for span in spans[:-1]]
-    last = run(spans[-1])
-    return [*(other.result() for other in waiting), last]
-
-
-@functools.cache
-def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="csc-cd")

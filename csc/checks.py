@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 Weight: TypeAlias = float | Tensor
-"""A weight λ or threshold θ: a number, or one value per atom, shape (M,)."""
+"""A weight λ or threshold θ: a number, (M,), or a shape that broadcasts to codes (B, M, h, w)."""
 
 
 def check_images(x: Tensor, name: str = "x") -> None:
@@ -82,14 +82,21 @@ def check_codes(z: Tensor, D: Tensor) -> None:
 
 
 def check_weight(
-    value: Weight, M: int, name: str = "lam", dtype: torch.dtype | None = None
+    value: Weight,
+    shape: tuple[int, int, int, int],
+    name: str = "lam",
+    dtype: torch.dtype | None = None,
 ) -> None:
-    """Require a finite number ≥ 0, or M of them, that a dtype can hold."""
+    """Require finite weights ≥ 0 for codes of a shape (B, M, h, w), that a dtype can hold."""
     if isinstance(value, Tensor):
-        if value.ndim > 0 and tuple(value.shape) != (M,):
+        given, M = tuple(value.shape), shape[1]
+        fits = given in ((), (M,)) or (
+            len(given) == 4 and all(n in (1, of) for n, of in zip(given, shape, strict=True))
+        )
+        if not fits:
             raise ValueError(
-                f"{name} must be a number or one value per atom, shape ({M},); "
-                f"got shape {tuple(value.shape)}"
+                f"{name} must be a number, one value per atom, shape ({M},), or broadcast to "
+                f"the codes' {shape}; got shape {given}"
             )
         low, high = float(value.detach().min()), float(value.detach().max())
     elif isinstance(value, Real):
@@ -102,6 +109,19 @@ def check_weight(
         raise ValueError(f"{name} is beyond the range of {dtype}: {value}; scale the images down")
 
 
+def check_mask(mask: Tensor, x: Tensor) -> None:
+    """Require a bool mask that broadcasts to images x (B, C, H, W)."""
+    if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
+        kind = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
+        raise TypeError(f"mask must be a bool tensor, True where a pixel is known; got {kind}")
+    given, shape = tuple(mask.shape), tuple(x.shape)
+    if len(given) != 4 or any(n not in (1, of) for n, of in zip(given, shape, strict=True)):
+        raise ValueError(f"mask must be 4-D and broadcast to the images {shape}, got {given}; "
+            "mask[None, None] for one (H, W)")
+    if mask.device != x.device:
+        raise TypeError(f"x is on {x.device} but mask is on {mask.device}; use mask.to(x.device)")
+
+
 def check_finite(x: Tensor, name: str) -> None:
     """Require that no entry is NaN or infinite."""
     bad = int((~torch.isfinite(x.detach())).sum())
@@ -112,40 +132,23 @@ def check_finite(x: Tensor, name: str) -> None:
         )
 
 
-def per_atom(value: Weight, like: Tensor) -> Tensor:
-    """Return `value` as a tensor that broadcasts against codes (B, M, h, w)."""
+def spread(value: Weight, like: Tensor) -> Tensor:
+    """Return `value` as a tensor with four axes that broadcasts against codes (B, M, h, w)."""
     w = torch.as_tensor(value, dtype=like.dtype, device=like.device)
-    return w[:, None, None] if w.ndim == 1 else w
+    return w if w.ndim == 4 else w.view(1, -1, 1, 1)
 
 
-def check_solver(
-    x: Tensor,
-    D: Tensor,
-    lam: Weight,
-    *,
-    nonneg: bool,
-    start: Tensor | None,
-    max_iter: int,
-    tol: float,
-) -> Tensor:
-    """Check all that a solver is given and return the codes it starts from."""
-    check_pair(x, D)
-    check_weight(lam, D.shape[0], dtype=x.dtype)
-    check_finite(x, "x")
-    check_finite(D, "D")
+def check_run(x: Tensor, D: Tensor, start: Tensor | None, max_iter: int, tol: float) -> None:
+    """Check what a solver is given beside the problem: where it starts and when it stops."""
     if not isinstance(max_iter, Integral):
         raise TypeError(f"max_iter must be an integer, got {max_iter!r}")
     if max_iter < 0:
         raise ValueError(f"max_iter must be ≥ 0, got {max_iter}")
     if not 0 <= tol < math.inf:
         raise ValueError(f"tol must be finite and ≥ 0, got {tol}; 0 runs to max_iter")
-    shape = code_shape(x, D)
-    if start is None:
-        return x.new_zeros(shape)
-    check_codes(start, D)
-    check_finite(start, "start")
-    if tuple(start.shape) != shape:
-        raise ValueError(f"start must have shape {shape}, got {tuple(start.shape)}")
-    if nonneg and bool((start < 0).any()):
-        raise ValueError("start has negative codes but nonneg=True; use start.clamp(min=0)")
-    return start.detach().clone()
+    if start is not None:
+        check_codes(start, D)
+        check_finite(start, "start")
+        shape = code_shape(x, D)
+        if tuple(start.shape) != shape:
+            raise ValueError(f"start must have shape {shape}, got {tuple(start.shape)}")

@@ -71,7 +71,7 @@ class CISTA(nn.Module):
         check_finite(W, "W")
         check_finite(S, "S")
         if theta is not None:
-            check_weight(theta, M, "theta")
+            check_weight(theta, (1, M, 1, 1), "theta")
             if theta.shape != (M,):
                 raise ValueError(f"theta must have shape ({M},), got {tuple(theta.shape)}")
         if padding < 0 or recursions < 0:

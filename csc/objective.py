@@ -1,10 +1,12 @@
 """The CSC problem: objective, gradient, Lipschitz constant, and the duality gap that certifies.
 
-    P(z) = ½‖x − D z‖² + Σ_m λ_m‖z_m‖₁            (optionally z ≥ 0),
-    Δ(ν) = ½‖x‖² − ½‖x − ν‖²   for  |d_m ⋆ ν| ≤ λ_m   (without |·| where z ≥ 0).
+    P(z) = ½‖x − D z‖² + Σ λ|z|              (optionally z ≥ 0),
+    Δ(ν) = ½‖x‖² − ½‖x − ν‖²   for  |Dᵀν| ≤ λ   (without |·| where z ≥ 0).
 
-Every image of a batch is a problem of its own: values have shape (B,).  For any z and any feasible
-ν, Δ(ν) ≤ P* ≤ P(z), so P(z) − Δ(ν) bounds how far z is from optimal, whatever produced it.
+λ is a number, one value per atom, or any weight that broadcasts to the codes.  With a mask only
+the known pixels count: x, D z and ν are taken to be zero at the others.  Every image of a batch is
+a problem of its own: values have shape (B,).  For any z and any feasible ν, Δ(ν) ≤ P* ≤ P(z), so
+P(z) − Δ(ν) bounds how far z is from optimal, whatever produced it.
 
 References
 ----------
@@ -24,15 +26,132 @@ from csc.checks import (
     check_codes,
     check_dictionary,
     check_finite,
+    check_mask,
     check_pair,
+    check_run,
     check_weight,
     code_shape,
-    per_atom,
+    spread,
 )
 
 
-def objective(x: Tensor, D: Tensor, z: Tensor, lam: Weight, *, nonneg: bool = False) -> Tensor:
-    """Return P(z) = ½‖x − D z‖² + Σ_m λ_m‖z_m‖₁ of each image.
+class Certificate(NamedTuple):
+    """Objective and duality gap of each image, both (B,) float64."""
+
+    objective: Tensor
+    gap: Tensor
+
+    def within(self, tol: float) -> bool:
+        """Tell whether (P(z) − P*)/P* ≤ tol is certain for all images: gap ≤ tol·Δ(ν)."""
+        return bool((self.gap <= tol * (self.objective - self.gap)).all())
+
+
+class Problem(NamedTuple):
+    """A CSC problem that has been checked: what the solvers work on.
+
+    Attributes
+    ----------
+    x : Tensor, shape (B, C, H, W)
+        Images, zero at missing pixels.
+    D : Tensor, shape (M, C, k, k)
+        Dictionary.
+    lam : Tensor
+        λ, with four axes that broadcast against codes.
+    nonneg : bool
+        Whether z ≥ 0.
+    mask : Tensor or None
+        1 at known pixels and 0 at missing ones, in the images' dtype; broadcasts against x.
+    """
+
+    x: Tensor
+    D: Tensor
+    lam: Tensor
+    nonneg: bool
+    mask: Tensor | None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the images."""
+        return (self.x.shape[2], self.x.shape[3])
+
+    def start(self, start: Tensor | None, max_iter: int, tol: float) -> Tensor:
+        """Check what a run is given and return the codes it starts from, zero by default."""
+        check_run(self.x, self.D, start, max_iter, tol)
+        if start is None:
+            return self.x.new_zeros(code_shape(self.x, self.D))
+        if self.nonneg and bool((start < 0).any()):
+            raise ValueError("start has negative codes but nonneg=True; use start.clamp(min=0)")
+        return start.detach().clone()
+
+    def of(self, b: int) -> "Problem":
+        """Return the problem of image b alone, on the CPU."""
+
+        def part(t: Tensor) -> Tensor:  # λ and mask may hold for all images
+            return (t[b : b + 1] if len(t) > 1 else t).detach().cpu()
+
+        mask = None if self.mask is None else part(self.mask)
+        return Problem(part(self.x), self.D.detach().cpu(), part(self.lam), self.nonneg, mask)
+
+    def known(self, image: Tensor) -> Tensor:
+        """Return an image with its missing pixels set to zero."""
+        return image if self.mask is None else image * self.mask
+
+    def residual(self, z: Tensor) -> Tensor:
+        """Return x − D z at the known pixels."""
+        return self.known(self.x - F.conv_transpose2d(z, self.D))
+
+    def certify(
+        self, z: Tensor, r: Tensor | None = None, overshoot: Tensor | None = None
+    ) -> Certificate:
+        """Return the certificate of z, from r = x − D z and max |Dᵀr|/λ if they are at hand."""
+        if r is None:
+            r = self.residual(z)
+        if overshoot is None:
+            overshoot = self.overshoot(F.conv2d(r, self.D))
+        P = primal(r, z, self.lam, nonneg=self.nonneg)
+        xx, xr, rr = inner(self.x, self.x), inner(self.x, r), inner(r, r)
+        dual = dual_value(xr, rr, overshoot)
+        return Certificate(P, P - dual + rounding(xx, rr, r.dtype))
+
+    def overshoot(self, correlation: Tensor) -> Tensor:
+        """Return max |Dᵀr|/λ of each image, shape (B,), float64: r over it is feasible.
+
+        A code that does not correlate with r bounds nothing, not even where λ = 0.
+        """
+        if self.lam.shape[2:] == (1, 1):
+            low, high = correlation.flatten(2).aminmax(dim=2)
+            peaks = high if self.nonneg else torch.maximum(high, -low)
+            peaks = peaks[:, :, None, None]
+        else:
+            peaks = correlation if self.nonneg else correlation.abs()
+        return torch.where(peaks > 0, peaks.double() / self.lam, 0.0).amax((1, 2, 3))
+
+
+def problem(
+    x: Tensor, D: Tensor, lam: Weight, *, nonneg: bool = False, mask: Tensor | None = None
+) -> Problem:
+    """Check images, dictionary, λ and mask, and return the problem they pose."""
+    check_pair(x, D)
+    check_weight(lam, code_shape(x, D), dtype=x.dtype)
+    if mask is not None:
+        check_mask(mask, x)
+        x = torch.where(mask, x, 0.0)
+        mask = mask.to(x.dtype)
+    check_finite(x, "x")
+    check_finite(D, "D")
+    return Problem(x, D, spread(lam, x), nonneg, mask)
+
+
+def objective(
+    x: Tensor,
+    D: Tensor,
+    z: Tensor,
+    lam: Weight,
+    *,
+    nonneg: bool = False,
+    mask: Tensor | None = None,
+) -> Tensor:
+    """Return P(z) = ½‖x − D z‖² + Σ λ|z| of each image.
 
     Sums are taken in float64 whatever the dtype of the images.
 
@@ -44,10 +163,12 @@ def objective(x: Tensor, D: Tensor, z: Tensor, lam: Weight, *, nonneg: bool = Fa
         Dictionary.
     z : Tensor, shape (B, M, H-k+1, W-k+1)
         Codes.
-    lam : float or Tensor, shape () or (M,)
-        Weight λ ≥ 0.
+    lam : float or Tensor
+        Weight λ ≥ 0: a number, one value per atom (M,), or what broadcasts to z.
     nonneg : bool
         Add the constraint z ≥ 0: the value is infinite where a code is negative.
+    mask : Tensor of bool, optional
+        Broadcasts to x; True where a pixel is known.  What x holds elsewhere is ignored.
 
     Returns
     -------
@@ -65,11 +186,12 @@ def objective(x: Tensor, D: Tensor, z: Tensor, lam: Weight, *, nonneg: bool = Fa
     >>> objective(3 * one, one, 2 * one, lam=0.5)  # ½·1² + 0.5·2
     tensor([1.5000], dtype=torch.float64)
     """
-    _check_problem(x, D, z, lam)
-    return primal(x - F.conv_transpose2d(z, D), z, per_atom(lam, z), nonneg=nonneg)
+    p = problem(x, D, lam, nonneg=nonneg, mask=mask)
+    check_fits(p, z)
+    return primal(p.residual(z), z, p.lam, nonneg=nonneg)
 
 
-def gradient(x: Tensor, D: Tensor, z: Tensor) -> Tensor:
+def gradient(x: Tensor, D: Tensor, z: Tensor, *, mask: Tensor | None = None) -> Tensor:
     """Return Dᵀ(D z − x), the gradient of ½‖x − D z‖² in z.
 
     Parameters
@@ -80,6 +202,8 @@ def gradient(x: Tensor, D: Tensor, z: Tensor) -> Tensor:
         Dictionary.
     z : Tensor, shape (B, M, H-k+1, W-k+1)
         Codes.
+    mask : Tensor of bool, optional
+        Broadcasts to x; True where a pixel is known.
 
     Returns
     -------
@@ -97,8 +221,9 @@ def gradient(x: Tensor, D: Tensor, z: Tensor) -> Tensor:
     >>> gradient(3 * one, 2 * one, one).item()  # 2·(2·1 − 3)
     -2.0
     """
-    _check_problem(x, D, z, 0.0)
-    return F.conv2d(F.conv_transpose2d(z, D) - x, D)
+    p = problem(x, D, 0.0, mask=mask)
+    check_fits(p, z)
+    return -F.conv2d(p.residual(z), D)
 
 
 def lipschitz(D: Tensor, size: tuple[int, int]) -> float:
@@ -149,7 +274,9 @@ def lipschitz(D: Tensor, size: tuple[int, int]) -> float:
     return largest
 
 
-def lam_max(x: Tensor, D: Tensor, *, nonneg: bool = False) -> float:
+def lam_max(
+    x: Tensor, D: Tensor, *, nonneg: bool = False, mask: Tensor | None = None
+) -> float:
     """Return max |Dᵀx| over the batch: z = 0 is optimal exactly when λ ≥ λ_max.
 
     Parameters
@@ -160,6 +287,8 @@ def lam_max(x: Tensor, D: Tensor, *, nonneg: bool = False) -> float:
         Dictionary.
     nonneg : bool
         For non-negative codes: max(0, max Dᵀx).
+    mask : Tensor of bool, optional
+        Broadcasts to x; True where a pixel is known.
 
     Returns
     -------
@@ -177,19 +306,25 @@ def lam_max(x: Tensor, D: Tensor, *, nonneg: bool = False) -> float:
     >>> lam_max(-3 * one, one), lam_max(-3 * one, one, nonneg=True)
     (3.0, 0.0)
     """
-    check_pair(x, D)
-    check_finite(x, "x")
-    check_finite(D, "D")
-    correlation = F.conv2d(x.detach(), D.detach())
+    p = problem(x.detach(), D.detach(), 0.0, mask=mask)
+    correlation = F.conv2d(p.x, p.D)
     return max(0.0, float((correlation if nonneg else correlation.abs()).max()))
 
 
-def dual_point(x: Tensor, D: Tensor, z: Tensor, lam: Weight, *, nonneg: bool = False) -> Tensor:
+def dual_point(
+    x: Tensor,
+    D: Tensor,
+    z: Tensor,
+    lam: Weight,
+    *,
+    nonneg: bool = False,
+    mask: Tensor | None = None,
+) -> Tensor:
     """Return the best feasible multiple ν = s·(x − D z), s ≥ 0, of each image's residual.
 
     Parameters
     ----------
-    x, D, z, lam, nonneg
+    x, D, z, lam, nonneg, mask
         As of :func:`objective`.
 
     Returns
@@ -209,19 +344,27 @@ def dual_point(x: Tensor, D: Tensor, z: Tensor, lam: Weight, *, nonneg: bool = F
     >>> dual_point(3 * one, one, 0 * one, lam=0.5).item()
     0.5
     """
-    _check_problem(x, D, z, lam)
-    r = x - F.conv_transpose2d(z, D)
-    peaks = _peaks(F.conv2d(r, D), nonneg=nonneg)
-    s = _dual_scale(x, r, peaks, per_atom(lam, z).flatten())
+    p = problem(x, D, lam, nonneg=nonneg, mask=mask)
+    check_fits(p, z)
+    r = p.residual(z)
+    s = _dual_scale(inner(p.x, r), inner(r, r), p.overshoot(F.conv2d(r, D)))
     return r * s.to(r)[:, None, None, None]
 
 
-def duality_gap(x: Tensor, D: Tensor, z: Tensor, lam: Weight, *, nonneg: bool = False) -> Tensor:
+def duality_gap(
+    x: Tensor,
+    D: Tensor,
+    z: Tensor,
+    lam: Weight,
+    *,
+    nonneg: bool = False,
+    mask: Tensor | None = None,
+) -> Tensor:
     """Return P(z) − Δ(ν) ≥ P(z) − P* of each image: a certified bound on the error of z.
 
     Parameters
     ----------
-    x, D, z, lam, nonneg
+    x, D, z, lam, nonneg, mask
         As of :func:`objective`.
 
     Returns
@@ -244,88 +387,48 @@ def duality_gap(x: Tensor, D: Tensor, z: Tensor, lam: Weight, *, nonneg: bool = 
     >>> duality_gap(3 * one, one, 0 * one, lam=0.5).item()  # at zero: ½·3² − (½·3² − ½·2.5²)
     3.125...
     """
-    _check_problem(x, D, z, lam)
-    return certify_codes(x, D, z, lam, nonneg=nonneg).gap
+    p = problem(x, D, lam, nonneg=nonneg, mask=mask)
+    check_fits(p, z)
+    return p.certify(z).gap
 
 
-class Certificate(NamedTuple):
-    """Objective and duality gap of each image, both (B,) float64."""
-
-    objective: Tensor
-    gap: Tensor
-
-    def within(self, tol: float) -> bool:
-        """Tell whether (P(z) − P*)/P* ≤ tol is certain for all images: gap ≤ tol·Δ(ν)."""
-        return bool((self.gap <= tol * (self.objective - self.gap)).all())
-
-
-def certify_codes(x: Tensor, D: Tensor, z: Tensor, lam: Weight, *, nonneg: bool) -> Certificate:
-    """Return the certificate of codes z, without checks."""
-    r = x - F.conv_transpose2d(z, D)
-    return certify(x, r, F.conv2d(r, D), z, per_atom(lam, z), nonneg=nonneg)
-
-
-def certify(
-    x: Tensor, r: Tensor, correlation: Tensor, z: Tensor, lam: Tensor, *, nonneg: bool
-) -> Certificate:
-    """Return the certificate of z from r = x − D z and Dᵀr, which a solver has at hand.
-
-    No checks; `lam` broadcasts against z.
-    """
-    P = primal(r, z, lam, nonneg=nonneg)
-    peaks = _peaks(correlation, nonneg=nonneg)
-    return Certificate(P, P - dual_value(x, r, peaks, lam.flatten()) + rounding(x, r))
-
-
-def rounding(x: Tensor, r: Tensor) -> Tensor:
-    """Return what the rounding of r = x − D z may hide of a gap: 8 ε‖x‖‖r‖, shape (B,), float64.
+def rounding(xx: Tensor, rr: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return what the rounding of r = x − D z may hide of a gap: 8 ε‖x‖‖r‖, from ‖x‖² and ‖r‖².
 
     It makes a gap in float32 a bound still, and keeps it from being certified below about 1e-5.
     """
-    return 8 * torch.finfo(x.dtype).eps * (_inner(x, x) * _inner(r, r)).sqrt()
+    return 8 * torch.finfo(dtype).eps * (xx * rr).sqrt()
 
 
-def dual_value(x: Tensor, r: Tensor, peaks: Tensor, lam: Tensor) -> Tensor:
-    """Return the largest Δ(s r) of feasible multiples of r; no checks, `lam` is () or (M,).
-
-    peaks (B, M) is the largest |d_m ⋆ r|, or d_m ⋆ r for non-negative codes, of each atom.
-    """
-    s = _dual_scale(x, r, peaks, lam)
+def dual_value(xr: Tensor, rr: Tensor, overshoot: Tensor) -> Tensor:
+    """Return the largest Δ(s r) of feasible multiples of r, from ⟨x, r⟩, ‖r‖² and max |Dᵀr|/λ."""
+    s = _dual_scale(xr, rr, overshoot)
     # Δ(s r) = s⟨x, r⟩ − ½s²‖r‖², without the cancellation of ½‖x‖² − ½‖x − s r‖².
-    return s * _inner(x, r) - 0.5 * s.square() * _inner(r, r)
+    return s * xr - 0.5 * s.square() * rr
 
 
 def primal(r: Tensor, z: Tensor, lam: Tensor, *, nonneg: bool) -> Tensor:
     """Return ½‖r‖² + Σ λ|z| of each image, in float64; no checks, `lam` broadcasts against z."""
     l1 = (lam.double() * z.abs().double()).sum((1, 2, 3))
-    P = 0.5 * _inner(r, r) + l1
+    P = 0.5 * inner(r, r) + l1
     return torch.where((z < 0).flatten(1).any(1), torch.inf, P) if nonneg else P
 
 
-def _peaks(correlation: Tensor, *, nonneg: bool) -> Tensor:
-    low, high = correlation.flatten(2).aminmax(dim=2)  # (B, M)
-    return high if nonneg else torch.maximum(high, -low)
-
-
-def _dual_scale(x: Tensor, r: Tensor, peaks: Tensor, lam: Tensor) -> Tensor:
-    """Return the s ≥ 0 that maximises Δ(s r) subject to s·peaks ≤ λ, shape (B,), float64."""
-    # An atom that does not correlate with r bounds nothing.
-    largest = torch.where(peaks > 0, lam.double() / peaks, torch.inf).amin(1)
-    rr = _inner(r, r)
-    best = torch.where(rr > 0, _inner(x, r) / rr, 0.0)
-    return torch.minimum(best.clamp(min=0), largest)
-
-
-def _inner(a: Tensor, b: Tensor) -> Tensor:
+def inner(a: Tensor, b: Tensor) -> Tensor:
+    """Return ⟨a, b⟩ of each image, shape (B,), in float64."""
     return (a.double() * b.double()).sum((1, 2, 3))
 
 
-def _check_problem(x: Tensor, D: Tensor, z: Tensor, lam: Weight) -> None:
-    check_pair(x, D)
-    check_codes(z, D)
-    fits = code_shape(x, D)
+def _dual_scale(xr: Tensor, rr: Tensor, overshoot: Tensor) -> Tensor:
+    """Return the s ≥ 0 that maximises Δ(s r) subject to s·overshoot ≤ 1."""
+    best = torch.where(rr > 0, xr / rr, 0.0)
+    return torch.minimum(best.clamp(min=0), 1 / overshoot)
+
+
+def check_fits(p: Problem, z: Tensor) -> None:
+    """Require finite codes of the problem's shape."""
+    check_codes(z, p.D)
+    fits = code_shape(p.x, p.D)
     if tuple(z.shape) != fits:
         raise ValueError(f"codes of these images and atoms have shape {fits}, got {tuple(z.shape)}")
-    check_weight(lam, D.shape[0], dtype=x.dtype)
-    for value, name in ((x, "x"), (D, "D"), (z, "z")):
-        check_finite(value, name)
+    check_finite(z, "z")

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from csc.checks import Weight, check_dictionary, check_finite, check_images, check_weight, per_atom
+from csc.checks import Weight, check_dictionary, check_finite, check_images, check_weight, spread
 from csc.conv import gram
 from csc.prox import shrink
 
@@ -75,12 +75,12 @@ def unfold(D: Tensor, lam: Weight, L: float) -> Kernels:
     check_dictionary(D)
     check_finite(D, "D")
     M, k = D.shape[0], D.shape[-1]
-    check_weight(lam, M)
+    check_weight(lam, (1, M, 1, 1))
     if not 0 < L < float("inf"):
         raise ValueError(f"L must be finite and > 0, got {L}; use csc.lipschitz(D, size)")
     S = -gram(D) / L
     S[torch.arange(M), torch.arange(M), k - 1, k - 1] += 1
-    return Kernels(D / L, S, (per_atom(lam, D) / L).flatten().expand(M).clone())
+    return Kernels(D / L, S, (spread(lam, D) / L).flatten().expand(M).clone())
 
 
 def recur(u: Tensor, S: Tensor, theta: Tensor | None, K: int, *, nonneg: bool = False) -> Tensor:
@@ -117,7 +117,7 @@ def recur(u: Tensor, S: Tensor, theta: Tensor | None, K: int, *, nonneg: bool = 
     """
     check_images(u, "u")
     if theta is not None:
-        check_weight(theta, u.shape[1], "theta")
+        check_weight(theta, tuple(u.shape), "theta")
     for z in iterates(u, S, theta, K, nonneg=nonneg):
         last = z
     return last
@@ -135,7 +135,7 @@ def iterates(
         raise ValueError("no threshold and signed codes make h the identity; pass nonneg=True")
     if K < 0:
         raise ValueError(f"the number of recursions K must be ≥ 0, got {K}")
-    return _iterates(u, S, None if theta is None else per_atom(theta, u), K, nonneg)
+    return _iterates(u, S, None if theta is None else spread(theta, u), K, nonneg)
 
 
 def _iterates(u: Tensor, S: Tensor, theta: Tensor | None, K: int, nonneg: bool) -> Iterator[Tensor]:

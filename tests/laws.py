@@ -23,14 +23,18 @@ def dense(D: Tensor, size: tuple[int, int], *, periodic: bool = False) -> np.nda
     return A.reshape(C * H * W, M * h * w)
 
 
-def lasso_objective(x: Tensor, D: Tensor, lam: float, *, nonneg: bool = False) -> float:
-    """P* = min ½‖x − D z‖² + λ‖z‖₁ of one image (1, C, H, W) by scikit-learn."""
-    A, y = dense(D, (x.shape[2], x.shape[3])), x.flatten().numpy()
+def lasso(A: np.ndarray, y: np.ndarray, lam: float, *, nonneg: bool = False) -> float:
+    """min ½‖y − A z‖² + λ‖z‖₁ by scikit-learn."""
     model = Lasso(
         alpha=lam / y.size, fit_intercept=False, positive=nonneg, tol=1e-10, max_iter=200_000
     ).fit(A, y)
     z = model.coef_
     return float(0.5 * np.sum((y - A @ z) ** 2) + lam * np.abs(z).sum())
+
+
+def lasso_objective(x: Tensor, D: Tensor, lam: float, *, nonneg: bool = False) -> float:
+    """P* = min ½‖x − D z‖² + λ‖z‖₁ of one image (1, C, H, W)."""
+    return lasso(dense(D, (x.shape[2], x.shape[3])), x.flatten().numpy(), lam, nonneg=nonneg)
 
 
 def close(a: Tensor, b: Tensor, tol: float = 1e-9) -> None:

@@ -1,5 +1,7 @@
 """What is coordinate descent's own; the laws shared with the other solvers are in test_ista.py."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given
@@ -9,6 +11,7 @@ from torch import Tensor
 from csc import coordinate_descent, fista, lam_max, objective, random_dictionary
 from csc.cd import _ActiveSet
 from csc.conv import adjoint, synthesis
+from csc.objective import problem
 from tests.laws import close, lasso_objective
 from tests.strategies import Problem, problems
 
@@ -61,21 +64,22 @@ def test_dense_pass_is_the_adjoint(M: int, kind: tuple[int, int], slack: int) ->
     x = torch.randn(1, C, k + 2, k + slack, generator=g, dtype=torch.float64)
     D = torch.randn(M, C, k, k, generator=g, dtype=torch.float64)
     correlation = adjoint(x, D)
-    nothing = torch.full((M,), torch.inf, dtype=torch.float64).numpy()
+    level = 0.5 + torch.rand(correlation.shape, generator=g, dtype=torch.float64)
     for nonneg in (False, True):
-        start = torch.zeros_like(correlation)
-        active = _ActiveSet(x, D, nonneg, start, threads=2)
-        added, peaks = active.dense_pass(nothing)
         size = correlation if nonneg else correlation.abs()
-        assert added == 0
-        close(peaks, size.amax((0, 2, 3)).clamp(min=0), 1e-12)
-        level = torch.full((M,), float(size.max()) / 2, dtype=torch.float64)
-        while active.dense_pass(level.numpy())[0]:  # one of a block at a time, until all are in
-            pass
-        found = {tuple(c) for c in zip(active.atoms, active.rows, active.columns, strict=True)}
-        expected = (size[0] > level[:, None, None]).nonzero()
-        assert found == {tuple(c.tolist()) for c in expected}
-        assert (active.rows[1:] >= active.rows[:-1]).all()
+        for lam in (0.7, level.amax((0, 2, 3)), level):
+            p = problem(x, D, lam, nonneg=nonneg)
+            active = _ActiveSet(p, None, threads=2)
+            added, overshoot = active.dense_pass(math.inf)
+            assert added == 0
+            assert overshoot == pytest.approx(float((size / p.lam).max().clamp(min=0)), rel=1e-12)
+            stage = overshoot / 2
+            while active.dense_pass(stage)[0]:  # a few at a time, until all are in
+                pass
+            found = {tuple(c) for c in zip(active.atoms, active.rows, active.columns, strict=True)}
+            expected = (size[0] > stage * p.lam[0]).nonzero()
+            assert found == {tuple(c.tolist()) for c in expected}
+            assert (active.rows[1:] >= active.rows[:-1]).all()
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 8])
@@ -94,8 +98,8 @@ def test_threads_change_rounding_only(threads: int, C: int, monkeypatch) -> None
 def test_stripes_and_seams_share_no_pixel(monkeypatch) -> None:
     monkeypatch.setattr("csc.cd.PARALLEL_FROM", 1)
     x, D = photo_like(80, 40), atoms()
-    active = _ActiveSet(x, D, False, 0.0 * adjoint(x, D), threads=5)
-    active.dense_pass((0.2 * adjoint(x, D).abs().amax((0, 2, 3))).numpy())
+    active = _ActiveSet(problem(x, D, 0.2 * lam_max(x, D)), None, threads=5)
+    active.dense_pass(1.0)
     stripes, seams = active._split(1)
     assert len(stripes) > 2
     assert sorted(stripes + seams) == sorted(stripes + seams, key=lambda s: s[1])

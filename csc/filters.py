@@ -1,0 +1,100 @@
+"""The smooth part of an image and the rest: CSC codes the rest.
+
+The low-pass part minimises
+
+    ½‖l − x‖² + (μ/2)(‖∇_h l‖² + ‖∇_v l‖²),
+
+∇ the difference of neighbouring pixels, which is a division in the Fourier domain,
+
+    l̂(ω) = x̂(ω)/(1 + μ(4 − 2 cos ω_h − 2 cos ω_v)).
+
+Slow changes of brightness are not sparse in small atoms: they need a code at nearly every position,
+and the ℓ1 norm would charge each of them.  So CSC is applied to the high-pass part x − l, whose
+mean is close to zero, and l is added back after the synthesis.
+
+References
+----------
+Wohlberg, "Efficient algorithms for convolutional sparse representations", IEEE TIP 25(1), 2016.
+Wohlberg, "Convolutional sparse representations as an image model for impulse noise restoration",
+IEEE IVMSP Workshop, 2016 (why the low-pass part needs a model of its own).
+"""
+
+import math
+from numbers import Integral, Real
+
+import torch
+from torch import Tensor
+
+from csc.checks import check_finite, check_images
+
+
+def tikhonov_filter(x: Tensor, mu: float = 5.0, pad: int = 16) -> tuple[Tensor, Tensor]:
+    """Return (l, x − l) with l = argmin ½‖l − x‖² + (μ/2)(‖∇_h l‖² + ‖∇_v l‖²).
+
+    The image is first extended by `pad` pixels of its mirror image on each side, and wraps around
+    after that; l is cropped to the image again.
+
+    Parameters
+    ----------
+    x : Tensor, shape (B, C, H, W)
+        Images, each channel filtered by itself, float32 or float64.
+    mu : float
+        Smoothing μ ≥ 0.  A wave of √μ·2π pixels is halved: about 14 pixels at the default.
+    pad : int
+        Pixels of mirror image, 0 ≤ pad ≤ min(H, W).
+
+    Returns
+    -------
+    low, high : Tensor, shape (B, C, H, W)
+        low + high = x, to rounding.  Both are linear in x and carry its gradient.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If x is no (B, C, H, W) in float32 or float64 or holds NaN, μ is negative or not finite, or
+        `pad` is no integer from 0 to min(H, W).
+
+    Notes
+    -----
+    Equals ``sporco.signal.tikhonov_filter(x, mu, pad)``, whose arrays are (H, W, ...).
+
+    Examples
+    --------
+    >>> import torch
+    >>> ramp = torch.linspace(0, 1, 32).expand(1, 1, 32, 32)
+    >>> low, high = tikhonov_filter(ramp)
+    >>> torch.allclose(low + high, ramp), bool(high[..., 8:-8].abs().max() < 0.01)
+    (True, True)
+    """
+    check_images(x)
+    if x.dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"the filter is in float32 or float64, got {x.dtype}; use x.float()")
+    check_finite(x, "x")
+    if not isinstance(mu, Real):
+        raise TypeError(f"mu must be a number, got {type(mu).__name__}")
+    if not 0 <= mu < math.inf:
+        raise ValueError(f"mu must be finite and ≥ 0, got {mu}")
+    H, W = x.shape[-2:]
+    if not isinstance(pad, Integral):
+        raise TypeError(f"pad must be an integer, got {pad!r}")
+    if not 0 <= pad <= min(H, W):
+        raise ValueError(f"an image of {H}x{W} can be padded by 0 to {min(H, W)}, got pad={pad}")
+    rows, columns = _mirrored(H, pad, x.device), _mirrored(W, pad, x.device)
+    padded = x[:, :, rows][..., columns]  # (B, C, H+2p, W+2p)
+    gain = 1 / (1 + mu * _squared_differences(H + 2 * pad, W + 2 * pad, x))
+    low = torch.fft.irfft2(gain * torch.fft.rfft2(padded), s=padded.shape[-2:])
+    low = low[..., pad : pad + H, pad : pad + W]  # (B, C, H, W)
+    return low, x - low
+
+
+def _mirrored(n: int, pad: int, device: torch.device) -> Tensor:
+    """Return the pixel at each position −pad, …, n+pad−1: the border pixel is repeated."""
+    i = torch.arange(-pad, n + pad, device=device)
+    return torch.where(i < 0, -1 - i, torch.where(i >= n, 2 * n - 1 - i, i))
+
+
+def _squared_differences(H: int, W: int, like: Tensor) -> Tensor:
+    """Return |∇̂_h|² + |∇̂_v|² = (2 − 2 cos ω_h) + (2 − 2 cos ω_v), shape (H, W//2+1)."""
+    vertical = 4 * torch.sin(math.pi * torch.fft.fftfreq(H, dtype=torch.float64)).square()
+    horizontal = 4 * torch.sin(math.pi * torch.fft.rfftfreq(W, dtype=torch.float64)).square()
+    return (vertical[:, None] + horizontal).to(like)
