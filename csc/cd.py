@@ -35,14 +35,15 @@ from torch.nn import functional as F
 from csc.checks import Weight, code_shape
 from csc.objective import Problem, dual_value, problem, rounding
 from csc.solution import Solution
+from csc.threads import one_torch_thread, together
 
 # Tuned on photographs of 256² to 512² pixels with 32 to 64 atoms of 8×8 to 12×12.
-STAGE = 0.5  # factor of λ from stage to stage on the way down
+STAGE = 0.6  # factor of λ from stage to stage on the way down
 STAGE_EPOCHS = 3  # epochs in a stage
-FIRST_EPOCHS, MOST_EPOCHS = 10, 40  # epochs between dense passes at the final λ
+FIRST_EPOCHS, MOST_EPOCHS = 20, 40  # epochs between dense passes at the final λ
 NEAR=0.1
 ROUNDS=4
-POLISH = 10  # steps of conjugate gradients after the epochs
+POLISH = 5  # steps of conjugate gradients after the epochs
 PARALLEL_FROM = 20_000  # coordinate updates that are worth a second thread
 
 
@@ -90,40 +91,33 @@ def coordinate_descent(
     >>> torch.allclose(a.objective, b.objective, rtol=1e-7), a.converged
     (True, True)
     """
-    p = problem(x, D, lam, nonneg=nonneg, mask=mask)
-    z = p.start(start, max_iter, tol)
-    if x.dtype not in (torch.float32, torch.float64):
-        raise TypeError(f"coordinate descent is in float32 or float64, got {x.dtype}")
     if threads is not None and threads < 1:
         raise ValueError(f"threads must be ≥ 1, got {threads}")
-    team = threads or torch.get_num_threads()
-    parts = []
-    for b in range(x.shape[0]):
-        tell = _tell(on_step, z, b) if on_step else None
-        first = None if start is None else z[b : b + 1].cpu()
-        part = _solve(p.of(b), first, max_iter, tol, tell, team)
-        z[b : b + 1] = part.codes
-        parts.append(part)
-    return Solution(
-        z,
-        torch.cat([part.objective for part in parts]).to(x.device),
-        torch.cat([part.gap for part in parts]).to(x.device),
-        max(part.iterations for part in parts),
-        all(part.converged for part in parts),
+    with one_torch_thread() as team:
+        p = problem(x, D, lam, nonneg=nonneg, mask=mask)
+        p.check_run(start, max_iter, tol)
+        if x.dtype not in (torch.float32, torch.float64):
+            raise TypeError(f"coordinate descent is in float32 or float64, got {x.dtype}")
+        parts: list[Solution] = []
+
+        def tell(epochs: int, codes: Tensor) -> None:
+            """Report the codes of the image at work among those of the batch."""
+            done = [part.codes for part in parts]
+            left = start[len(done) + 1 :].cpu() if start is not None else torch.zeros(
+                len(x) - len(done) - 1, *codes.shape[1:], dtype=x.dtype
+            )
+            on_step(epochs, torch.cat([*done, codes, left]).detach().to(x.device))
+
+        for b in range(x.shape[0]):
+            first = None if start is None else start[b : b + 1].detach().cpu()
+            report = tell if on_step else None
+            parts.append(_solve(p.of(b), first, max_iter, tol, report, threads or team))
+    codes, objective, gap = (
+        (values[0] if len(values) == 1 else torch.cat(values)).to(x.device)
+        for values in zip(*((s.codes, s.objective, s.gap) for s in parts), strict=True)
     )
-
-
-def _tell(
-    on_step: Callable[[int, Tensor], None], z: Tensor, b: int
-) -> Callable[[int, Tensor], None]:
-    """Report the codes of image b among those of the batch."""
-
-    def tell(epochs: int, codes: Tensor) -> None:
-        told = z.clone()
-        told[b : b + 1] = codes
-        on_step(epochs, told)
-
-    return tell
+    iterations = max(part.iterations for part in parts)
+    return Solution(codes, objective, gap, iterations, all(part.converged for part in parts))
 
 
 def _solve(
@@ -180,7 +174,7 @@ class _ActiveSet:
     def __init__(self, p: Problem, start: Tensor | None, threads: int) -> None:
         from csc import compiled, kernels
 
-        self.kernels, self.together = kernels, compiled.together
+        self.kernels = kernels
         self.image = compiled.Image(p, threads)
         self.listed = np.zeros(self.image.codes, bool)
         at, values = np.zeros((3, 0), np.int32), np.zeros(0, self.image.dtype)
@@ -287,7 +281,7 @@ class _ActiveSet:
 
         n = len(out)
         T = self.image.threads if n >= PARALLEL_FROM // 4 else 1
-        self.together(run, [(n * t // T, n * (t + 1) // T) for t in range(T)])
+        together(run, [(n * t // T, n * (t + 1) // T) for t in range(T)])
         return out
 
     def _scatter(self, r: Any, values: Any) -> None:
@@ -298,8 +292,8 @@ class _ActiveSet:
 
     def _striped(self, run: Callable[[tuple[int, int]], None], epochs: int) -> None:
         stripes, seams = self._split(epochs)
-        self.together(run, stripes)
-        self.together(run, seams)
+        together(run, stripes)
+        together(run, seams)
 
     def _split(self, epochs: int) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
         """Cut the list into stripes of rows, and the seams of k − 1 rows between them.

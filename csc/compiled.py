@@ -1,13 +1,9 @@
-"""One image as the compiled kernels take it, and threads that share its rows.
+"""One image as the compiled kernels take it.
 
 Only what runs on a CPU imports this module, and only when it runs: numba takes a while to load.
 """
 
-import functools
-import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,9 +13,9 @@ from torch.nn import functional as F
 from csc import kernels
 from csc.checks import code_shape
 from csc.objective import Problem
+from csc.threads import together
 
 Span = tuple[int, int]
-Part = TypeVar("Part")
 
 
 class Image:
@@ -88,17 +84,3 @@ class Image:
         """Return the rows of codes of each thread."""
         h, T = self.codes[1], self.threads
         return [(h * t // T, h * (t + 1) // T) for t in range(T)]
-
-
-def together(run: Callable[[Part], Any], parts: list[Part]) -> list[Any]:
-    """Run the parts at the same time, the last one on this thread; return what they return."""
-    if len(parts) < 2:
-        return [run(part) for part in parts]
-    waiting = [_pool().submit(run, part) for part in parts[:-1]]
-    last = run(parts[-1])
-    return [*(other.result() for other in waiting), last]
-
-
-@functools.cache
-def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="csc")

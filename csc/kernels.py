@@ -229,16 +229,18 @@ def _correlate(
     level: Any,
     largest: Any,
     out: Any,
+    marks: Any,
 ) -> Any:
     """Correlate a group of atoms with r at `at` and the positions right of it, into `out`.
 
     Positions from `end` on count as zero.  `largest` keeps the largest Dᵀr of each atom, lane by
-    lane, or |Dᵀr| with `absolute`.  Return whether any is above its atom's level.
+    lane, or |Dᵀr| with `absolute`.  Bit u of what is returned tells whether atom u of the group is
+    anywhere above its level, and bit j of marks[u · VECTORS + v] whether it is at lane j of vector v.
     G is (groups, C, k, k, ATOMS), level (groups · ATOMS), largest (groups, ATOMS, lanes) and
     out (ATOMS, VECTORS, lanes), all flat.
     """
-    signature = types.boolean(
-        r, G, group, at, strides, rows, channels, absolute, end, level, largest, out
+    signature = types.int64(
+        r, G, group, at, strides, rows, channels, absolute, end, level, largest, out, marks
     )
     align, lanes = r.dtype.bitwidth // 8, LANES * 8 // r.dtype.bitwidth
     k, C = rows.count, channels.count
@@ -250,6 +252,7 @@ def _correlate(
             context.make_array(t)(context, builder, a).data
             for t, a in ((r, args[0]), (G, args[1]), (level, args[9]), (largest, args[10]), (out, args[11]))
         )
+        marks_data = context.make_array(marks)(context, builder, args[12]).data
         integer = args[2].type
         row, plane = (builder.extract_value(args[4], i) for i in (0, 1))
 
@@ -300,11 +303,17 @@ def _correlate(
                             builder.fadd(builder.load(s), product, flags=_REASSOCIATE), s
                         )
         counting = ir.VectorType(integer, lanes)
-        hits = ir.Constant(ir.VectorType(ir.IntType(1), lanes), None)
-        for v in range(VECTORS):
-            positions = ir.Constant(counting, [v * lanes + n for n in range(lanes)])
-            inside = builder.icmp_signed("<", positions, spread(args[8], counting))
-            for u in range(ATOMS):
+        above_level = number(0)
+        limit = spread(args[8], counting)
+        insides = [
+            builder.icmp_signed(
+                "<", ir.Constant(counting, [v * lanes + n for n in range(lanes)]), limit
+            )
+            for v in range(VECTORS)
+        ]
+        for u in range(ATOMS):
+            atom_hits = number(0)
+            for v, inside in enumerate(insides):
                 signed = builder.select(inside, builder.load(sums[u][v]), ir.Constant(vector, None))
                 value = builder.select(args[7], function("fabs", signed), signed)
                 atom = builder.add(builder.mul(args[2], number(ATOMS)), number(u))
@@ -314,11 +323,17 @@ def _correlate(
                     builder.select(above, value, builder.load(peak, align=align)), peak, align=align
                 )
                 bound = spread(builder.load(builder.gep(level_data, [atom])), vector)
-                hits = builder.or_(hits, builder.fcmp_ordered(">", value, bound))
+                hits = builder.bitcast(builder.fcmp_ordered(">", value, bound), ir.IntType(lanes))
+                hits = builder.zext(hits, integer)
+                builder.store(hits, builder.gep(marks_data, [number(u * VECTORS + v)]))
+                atom_hits = builder.or_(atom_hits, hits)
                 there = place(out_data, number((u * VECTORS + v) * lanes))
                 builder.store(signed, there, align=align)
-        bits = builder.bitcast(hits, ir.IntType(lanes))
-        return builder.icmp_unsigned("!=", bits, ir.Constant(bits.type, 0))
+            hit = builder.icmp_unsigned("!=", atom_hits, number(0))
+            above_level = builder.or_(
+                above_level, builder.select(hit, number(1 << u), number(0))
+            )
+        return above_level
 
     return signature, emit
 
@@ -352,6 +367,7 @@ def dense_pass(
     zero = r.dtype.type(0)
     groups = (M + ATOMS - 1) // ATOMS
     block = np.empty(ATOMS * width, r.dtype)
+    marks = np.empty(ATOMS * VECTORS, np.int64)
     lanes = width // VECTORS
     largest = np.zeros(groups * ATOMS * lanes, r.dtype)
     ratio = np.zeros(M, r.dtype)
@@ -374,34 +390,40 @@ def dense_pass(
             at = np.int64(p) * strides[0] + q
             end = min(width, w - q)
             for group in range(groups):
-                if not _correlate(
+                hits = _correlate(
                     r, G, np.int64(group), at, strides, rows, channels, not nonneg, np.int64(end),
-                    level, largest, block,
-                ):
+                    level, largest, block, marks,
+                )
+                if not hits:
                     continue
-                for u in range(min(ATOMS, M - group * ATOMS)):
-                    m = group * ATOMS + u
-                    # One of `lanes` positions: its neighbours mostly vanish once it is minimised.
-                    for v in range(0, end, lanes):
-                        best = zero
-                        column = -1
-                        for j in range(v, min(v + lanes, end)):
-                            g = block[u * width + j] if nonneg else abs(block[u * width + j])
-                            if g > level[m]:
+                # The worst of a vector of positions: its neighbours mostly vanish once it is minimised.
+                for v in range(VECTORS):
+                    best = zero
+                    worst = column = -1
+                    for u in range(min(ATOMS, M - group * ATOMS)):
+                        m = group * ATOMS + u
+                        mark = marks[u * VECTORS + v]
+                        j = v * lanes - 1
+                        while mark:
+                            j += 1
+                            here = mark & 1
+                            mark >>= 1
+                            if here:
+                                g = block[u * width + j] if nonneg else abs(block[u * width + j])
                                 weight = weights[m, p, q + j]
                                 if varied[m] and weight > 0 and g > ratio[m] * weight:
                                     ratio[m] = g / weight
                                     level[m] = min(stage, ratio[m]) * floor[m]
                                 if g > best and g > stage * weight and not listed[m, p, q + j]:
-                                    best, column = g, q + j
-                        if column >= 0:
-                            listed[m, p, column] = True
-                            if n == room:
-                                grown = np.empty((3, 2 * room), np.int32)
-                                grown[:, :room] = found
-                                found, room = grown, 2 * room
-                            found[0, n], found[1, n], found[2, n] = m, p, column
-                            n += 1
+                                    best, worst, column = g, m, q + j
+                    if column >= 0:
+                        listed[worst, p, column] = True
+                        if n == room:
+                            grown = np.empty((3, 2 * room), np.int32)
+                            grown[:, :room] = found
+                            found, room = grown, 2 * room
+                        found[0, n], found[1, n], found[2, n] = worst, p, column
+                        n += 1
     for m in range(M):
         if not varied[m] and floor[m] > 0:
             ratio[m] = largest[m * lanes : (m + 1) * lanes].max() / floor[m]
@@ -483,6 +505,7 @@ def proximal_step(
     runs = (w + width - 1) // width
     lanes = width // VECTORS
     block = np.empty(ATOMS * width, r.dtype)
+    marks = np.empty(ATOMS * VECTORS, np.int64)
     level = np.full(groups * ATOMS, np.inf, r.dtype)
     level[:M] = stage * floor
     unused = np.zeros(groups * ATOMS * lanes, r.dtype)
@@ -495,9 +518,9 @@ def proximal_step(
             for q in range(0, w, width):
                 at = np.int64(p) * strides[0] + q
                 end = min(width, w - q)
-                leave = _correlate(
+                hits = _correlate(
                     r, G, np.int64(group), at, strides, rows, channels, not nonneg, np.int64(end),
-                    level, unused, block,
+                    level, unused, block, marks,
                 )
                 for u in range(min(ATOMS, M - group * ATOMS)):
                     m = group * ATOMS + u
@@ -505,17 +528,11 @@ def proximal_step(
                     # Slices from zero: an index that might be negative is not vectorised.
                     place = (m * h + p) * w + q
                     g, out = block[u * width : u * width + end], new[place : place + end]
-                    if not (z_in_use[run] or previous_in_use[run]):
-                        peak = zero
-                        if leave:
-                            for j in range(end):
-                                size = g[j] if nonneg else abs(g[j])
-                                peak = size if size > peak else peak
-                        if peak <= level[m]:
-                            if new_in_use[run]:
-                                out[:] = zero
-                                new_in_use[run] = 0
-                            continue
+                    if not (hits >> u & 1 or z_in_use[run] or previous_in_use[run]):
+                        if new_in_use[run]:
+                            out[:] = zero
+                            new_in_use[run] = 0
+                        continue
                     if varied:
                         for j in range(end):
                             theta[j] = scale * weights[m, p, q + j]

@@ -74,13 +74,17 @@ class Problem(NamedTuple):
         """Height and width of the images."""
         return (self.x.shape[2], self.x.shape[3])
 
+    def check_run(self, start: Tensor | None, max_iter: int, tol: float) -> None:
+        """Check what a run is given beside the problem."""
+        check_run(self.x, self.D, start, max_iter, tol)
+        if start is not None and self.nonneg and bool((start < 0).any()):
+            raise ValueError("start has negative codes but nonneg=True; use start.clamp(min=0)")
+
     def start(self, start: Tensor | None, max_iter: int, tol: float) -> Tensor:
         """Check what a run is given and return the codes it starts from, zero by default."""
-        check_run(self.x, self.D, start, max_iter, tol)
+        self.check_run(start, max_iter, tol)
         if start is None:
             return self.x.new_zeros(code_shape(self.x, self.D))
-        if self.nonneg and bool((start < 0).any()):
-            raise ValueError("start has negative codes but nonneg=True; use start.clamp(min=0)")
         return start.detach().clone()
 
     def of(self, b: int) -> "Problem":

@@ -15,7 +15,7 @@ Numbers have one entry for each image of a batch, shape (B, 1, 1, 1).
 """
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
@@ -23,13 +23,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from csc.checks import code_shape
 from csc.objective import Problem
 from csc.prox import shrink
+from csc.threads import one_torch_thread, together
 
 if TYPE_CHECKING:
     from csc.compiled import Image
 
 CHUNK = 2**21  # bytes of codes that are transformed at a time on a CPU
+LARGE = 2**17  # codes for which it is worth to compile
 
 
 class Step(NamedTuple):
@@ -44,7 +47,7 @@ class Step(NamedTuple):
 class Steps(Protocol):
     """A way to take steps."""
 
-    def running(self) -> AbstractContextManager[None]:
+    def running(self) -> AbstractContextManager[Any]:
         """Surround a run."""
 
     def take(self, z: Tensor) -> Any:
@@ -71,7 +74,7 @@ class Chunked:
     def __init__(self, p: Problem) -> None:
         self.p = p
 
-    def running(self) -> AbstractContextManager[None]:
+    def running(self) -> AbstractContextManager[Any]:
         """Surround a run."""
         return nullcontext()
 
@@ -196,19 +199,13 @@ class Compiled:
     def __init__(self, p: Problem) -> None:
         from csc import compiled, kernels
 
-        self.together, self.kernels, self.like = compiled.together, kernels, p.x
+        self.kernels = kernels
         self.images = [compiled.Image(p.of(b), torch.get_num_threads()) for b in range(len(p.x))]
         self.kept: list[_Codes] = []
 
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        """Keep PyTorch to one thread: its idle ones spin for milliseconds, in the way of ours."""
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(threads)
+    def running(self) -> AbstractContextManager[Any]:
+        """Surround a run."""
+        return one_torch_thread()
 
     def take(self, z: Tensor) -> _Codes:
         """Return codes as they are kept here."""
@@ -269,7 +266,7 @@ class Compiled:
 
         stripes = image.stripes()
         images = [image.scratch(t) for t in range(1, 1 + len(stripes))]
-        sums = self.together(run, list(zip(images, stripes, strict=True)))
+        sums = together(run, list(zip(images, stripes, strict=True)))
         for other in images[1:]:
             images[0] += other
         moved, uphill = (sum(parts) for parts in zip(*sums, strict=True))
@@ -279,12 +276,13 @@ class Compiled:
 def choose(p: Problem, *, bfloat16: bool = False) -> Steps:
     """Return the fastest way to take steps for a problem."""
     C, k = p.D.shape[1], p.D.shape[-1]
-    compiled = p.x.device.type == "cpu" and p.x.dtype in (torch.float32, torch.float64)
+    B, M, h, w = code_shape(p.x, p.D)
     if bfloat16 or C >= 16:
         return Spatial(p, bfloat16=bfloat16)
-    if compiled and k <= 16:
+    cpu = p.x.device.type == "cpu" and p.x.dtype in (torch.float32, torch.float64)
+    if cpu and k <= 16 and B * M * h * w >= LARGE:
         return Compiled(p)
-    return Spatial(p) if k <= 3 else Fourier(p)
+    return Fourier(p) if k > 3 and p.x.dtype in (torch.float32, torch.float64) else Spatial(p)
 
 
 def fast_length(n: int) -> int:

@@ -127,6 +127,7 @@ def test_every_option_agrees_with_scikit_learn(
     if masked:
         C = p.x.shape[1] if masked == "values" else 1
         mask = torch.rand(1, C, *p.size, generator=g) < 0.7
+        mask[..., 0, 0] = True
         kept = mask.expand_as(x)
         x = torch.where(kept, x, torch.nan)
     weights = lam[:, None, None] if shape == "atoms" else lam
