@@ -133,7 +133,7 @@ def _solver(
             images = [e.permute(2, 3, 1, 0)[..., None].cpu().numpy() for e in (error, -r / rho)]
             codes = solver.block_cat(images[0], codes)
             multipliers = solver.block_cat(images[1], multipliers)
-        solver.Y[...], solver.U[...] = codes, multipliers
+        solver.Y[...], solver.Yprev[...], solver.U[...] = codes, codes, multipliers
     return solver
 
 

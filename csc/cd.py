@@ -5,14 +5,17 @@ The residual r = x − D z is kept as an image.  One coordinate is minimised exa
     g = ⟨d_m, r at p⟩ + ‖d_m‖² z,     z ← h_{λ}(g)/‖d_m‖²,     r ← r − (change of z) d_m at p,
 
 at the cost of one window of pixels.  Only an active set is swept: a dense pass computes Dᵀr now
-and then, adds the coordinates with |Dᵀr| > λ, and certifies.  λ is lowered to its value in stages,
-so that the set stays small on the way.  At less than a few percent of non-zero codes this does in
-one epoch of microseconds what a dense iteration does in milliseconds.
+and then, adds coordinates with |Dᵀr| > λ, and certifies.  λ is lowered to its value in stages, so
+that the set stays small on the way.  At less than a few percent of non-zero codes this does in one
+epoch of microseconds what a dense iteration does in milliseconds.
 
 At the final λ a few steps of conjugate gradients on the non-zero codes, their signs held, follow
-the epochs: they resolve what coordinate descent is slow at, groups of overlapping atoms, and those
-are what spoils a certificate.  The certificate is the duality gap of :mod:`csc.objective` with the
-best dual point so far, among the residuals after the epochs and after the conjugate gradients.
+the epochs: they resolve what coordinate descent is slow at, groups of overlapping atoms.
+
+The certificate is the duality gap of :mod:`csc.objective` with a better dual point than a multiple
+of the residual, which one correlation that is a little above λ anywhere in the image spoils.  The
+feasible point nearest to r is r − D c with c = argmin ½‖r − D c‖² + λ‖c‖₁: a problem of the same
+kind, with a very sparse solution, for which a few epochs come near enough.
 
 References
 ----------
@@ -30,9 +33,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from csc.checks import Weight, code_shape
+from csc.checks import Weight
 from csc.objective import Problem, dual_value, problem, rounding
 from csc.solution import Solution
 from csc.threads import one_torch_thread, together
@@ -41,8 +43,8 @@ from csc.threads import one_torch_thread, together
 STAGE = 0.6  # factor of λ from stage to stage on the way down
 STAGE_EPOCHS = 3  # epochs in a stage
 FIRST_EPOCHS, MOST_EPOCHS = 20, 40  # epochs between dense passes at the final λ
-NEAR=0.1
-ROUNDS=4
+SETTLED = 0.1  # decrease of the objective, as a share of the tolerance, that is worth a projection
+ROUNDS = 4  # of epochs and a dense pass in a projection
 POLISH = 5  # steps of conjugate gradients after the epochs
 PARALLEL_FROM = 20_000  # coordinate updates that are worth a second thread
 
@@ -77,8 +79,8 @@ def coordinate_descent(
     Notes
     -----
     Runs on the CPU whatever the device of x, in float32 or float64; the images of a batch are
-    solved one after the other.  The first call for an atom size compiles for about two seconds;
-    the result is cached on disk.
+    solved one after the other.  The first call for an atom size compiles for some seconds; the
+    result is cached on disk.
 
     Examples
     --------
@@ -100,24 +102,29 @@ def coordinate_descent(
             raise TypeError(f"coordinate descent is in float32 or float64, got {x.dtype}")
         parts: list[Solution] = []
 
-        def tell(epochs: int, codes: Tensor) -> None:
-            """Report the codes of the image at work among those of the batch."""
-            done = [part.codes for part in parts]
-            left = start[len(done) + 1 :].cpu() if start is not None else torch.zeros(
-                len(x) - len(done) - 1, *codes.shape[1:], dtype=x.dtype
-            )
-            on_step(epochs, torch.cat([*done, codes, left]).detach().to(x.device))
-
         for b in range(x.shape[0]):
             first = None if start is None else start[b : b + 1].detach().cpu()
-            report = tell if on_step else None
-            parts.append(_solve(p.of(b), first, max_iter, tol, report, threads or team))
+            tell = _tell(on_step, [part.codes for part in parts], x, start) if on_step else None
+            parts.append(_solve(p.of(b), first, max_iter, tol, tell, threads or team))
     codes, objective, gap = (
         (values[0] if len(values) == 1 else torch.cat(values)).to(x.device)
         for values in zip(*((s.codes, s.objective, s.gap) for s in parts), strict=True)
     )
     iterations = max(part.iterations for part in parts)
     return Solution(codes, objective, gap, iterations, all(part.converged for part in parts))
+
+
+def _tell(
+    on_step: Callable[[int, Tensor], None], done: list[Tensor], x: Tensor, start: Tensor | None
+) -> Callable[[int, Tensor], None]:
+    """Report the codes of the image at work among those of the batch."""
+
+    def tell(epochs: int, codes: Tensor) -> None:
+        others = codes.new_zeros(len(x), *codes.shape[1:]) if start is None else start.detach()
+        left = others[len(done) + 1 :].to(codes)
+        on_step(epochs, torch.cat([*done, codes, left]).to(x.device))
+
+    return tell
 
 
 def _solve(
@@ -131,10 +138,11 @@ def _solve(
     """Solve for one image, on the CPU."""
     active = _ActiveSet(p, start, threads)
     # The weight is stage · λ, and stage falls to 1 from where no code would leave zero.
-    stage = active.dense_pass(np.inf)[1]
+    overshoot = active.dense_pass(np.inf)[1]
+    stage = overshoot if np.isfinite(overshoot) else 1.0
     best_dual, objective = -np.inf, np.inf
     epochs, between, arrived = 0, FIRST_EPOCHS // 2, False
-    q = active.r
+    nearby = active.r  # a residual to project
     if on_step:
         on_step(0, active.codes())
     while True:
@@ -144,8 +152,8 @@ def _solve(
         if arrived or epochs >= max_iter:
             previous, objective = objective, active.objective()
             best_dual = max(best_dual, active.dual(active.r, overshoot))
-            if epochs in (0, max_iter) or previous - objective <= NEAR * tol * objective:
-                best_dual = max(best_dual, active.project(q))
+            if epochs in (0, max_iter) or previous - objective <= SETTLED * tol * objective:
+                best_dual = max(best_dual, active.project(nearby))
             gap = objective - best_dual + active.rounding()
             converged = gap <= tol * best_dual
             if converged or epochs >= max_iter:
@@ -156,7 +164,7 @@ def _solve(
         active.sweep(stage, n)
         epochs += n
         if final:
-            q = active.polish(POLISH)
+            nearby = active.polish(POLISH)
         if on_step:
             on_step(epochs, active.codes())
     return Solution(
@@ -214,18 +222,15 @@ class _ActiveSet:
 
         def run(span: tuple[int, int]) -> None:
             self.kernels.sweep(
-                self.r, self.image.D, *self.image.frame, self.image.mask, self.image.nonneg, self.r.dtype.type(stage),
-                self.atoms, self.at, self.lam, self.norm2, self.values, *span, epochs,
+                self.r, self.image.D, *self.image.frame, self.image.mask, self.image.nonneg,
+                self.r.dtype.type(stage), self.atoms, self.at, self.lam, self.norm2, self.values,
+                *span, epochs,
             )  # fmt: skip
 
         self._striped(run, epochs)
 
     def project(self, r: Any) -> float:
-        """Return Δ of a feasible point near r.
-
-        r less what coordinate descent on ½‖r − D c‖² + λ‖c‖₁ explains of it, which tends to the
-        projection of r on the feasible set, is nearly feasible: it takes a smaller multiple.
-        """
+        """Return the largest Δ of multiples of r − D c, c near argmin ½‖r − D c‖² + λ‖c‖₁."""
         other = copy.copy(self)
         other.r, other.listed, other.values = r.copy(), self.listed.copy(), 0 * self.values
         best = -np.inf
@@ -241,7 +246,7 @@ class _ActiveSet:
         """Solve for the non-zero codes with their signs held, by conjugate gradients.
 
         Codes that change sign on the way become zero, if that lowers the objective; otherwise the
-        codes stay.  Return the residual before they do, a dual point.
+        codes stay.  Return the residual before they do, which is nearer to the dual optimum.
         """
         on = np.flatnonzero(self.values)
         before, objective = self.values.copy(), self.objective()
@@ -286,7 +291,16 @@ class _ActiveSet:
 
     def _scatter(self, r: Any, values: Any) -> None:
         def run(span: tuple[int, int]) -> None:
-            self.kernels.subtract_all(r, self.image.D, *self.image.frame, self.image.mask, self.atoms, self.at, values, *span)
+            self.kernels.subtract_all(
+                r,
+                self.image.D,
+                *self.image.frame,
+                self.image.mask,
+                self.atoms,
+                self.at,
+                values,
+                *span,
+            )
 
         self._striped(run, 1)
 
@@ -333,7 +347,9 @@ class _ActiveSet:
 
     def rounding(self) -> float:
         """Return what rounding may hide of a gap."""
-        xx, rr = (torch.tensor(self._inner(a, a), dtype=torch.float64) for a in (self.image.x, self.r))
+        xx, rr = (
+            torch.tensor(self._inner(a, a), dtype=torch.float64) for a in (self.image.x, self.r)
+        )
         return float(rounding(xx, rr, torch.from_numpy(self.r).dtype))
 
     def _inner(self, a: Any, b: Any) -> float:

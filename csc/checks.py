@@ -83,11 +83,12 @@ def check_codes(z: Tensor, D: Tensor) -> None:
 
 def check_weight(
     value: Weight,
-    shape: tuple[int, int, int, int],
+    shape: tuple[int, ...],
     name: str = "lam",
     dtype: torch.dtype | None = None,
 ) -> None:
     """Require finite weights ≥ 0 for codes of a shape (B, M, h, w), that a dtype can hold."""
+    shape = tuple(shape)
     if isinstance(value, Tensor):
         given, M = tuple(value.shape), shape[1]
         fits = given in ((), (M,)) or (
@@ -116,8 +117,10 @@ def check_mask(mask: Tensor, x: Tensor) -> None:
         raise TypeError(f"mask must be a bool tensor, True where a pixel is known; got {kind}")
     given, shape = tuple(mask.shape), tuple(x.shape)
     if len(given) != 4 or any(n not in (1, of) for n, of in zip(given, shape, strict=True)):
-        raise ValueError(f"mask must be 4-D and broadcast to the images {shape}, got {given}; "
-            "mask[None, None] for one (H, W)")
+        raise ValueError(
+            f"mask must be 4-D and broadcast to the images {shape}, got {given}; "
+            "mask[None, None] for one (H, W)"
+        )
     if mask.device != x.device:
         raise TypeError(f"x is on {x.device} but mask is on {mask.device}; use mask.to(x.device)")
 

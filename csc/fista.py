@@ -2,13 +2,15 @@
 
 A step of ISTA from an extrapolated point y,
 
-    z_{k+1} = h_{λ/L}(y_k + Dᵀ(x − D y_k)/L),      y_{k+1} = z_{k+1} + (t_k − 1)/t_{k+1} (z_{k+1} − z_k),
+    z_{k+1} = h_{λ/L}(y_k + Dᵀ(x − D y_k)/L),
+    y_{k+1} = z_{k+1} + (t_k − 1)/t_{k+1} (z_{k+1} − z_k),      t_{k+1} = (1 + √(1 + 4t_k²))/2,
 
-with t_{k+1} = (1 + √(1 + 4t_k²))/2, and what the textbook leaves to the reader:
+with what the textbook leaves to the reader:
 
-- L follows the curvature along the step, ‖D(z − y)‖² ≤ L‖z − y‖²: D y is a combination of D z that
-  are known, so the test is free.  L shrinks by 3 % a step and grows when the test fails, after which
-  the step is taken again.  It comes to a tenth of the Lipschitz constant where codes are sparse.
+- L follows the curvature along the step, ‖D(z − y)‖² ≤ L‖z − y‖²: D y is a combination of two D z
+  that are known, so the test is free.  L shrinks by 3 % a step and grows when the test fails, after
+  which the step is taken again.  Where codes are sparse it comes to a tenth of the Lipschitz
+  constant.
 - Momentum restarts when it points uphill, ⟨y_k − z_{k+1}, z_{k+1} − z_k⟩ > 0.
 - From zero, λ is lowered to its value in stages, which keeps the codes sparse on the way.
 
@@ -17,10 +19,10 @@ Each image of a batch has an L, a momentum and a stage of its own.
 References
 ----------
 Beck, Teboulle, "A fast iterative shrinkage-thresholding algorithm for linear inverse problems",
-SIAM J. Imaging Sci. 2(1), 2009.  Scheinberg, Goldfarb, Bai, "Fast first-order methods for composite
-convex optimization with backtracking", Found. Comput. Math. 14, 2014.  O'Donoghue, Candès, "Adaptive
-restart for accelerated gradient schemes", Found. Comput. Math. 15, 2015.  Hale, Yin, Zhang,
-"Fixed-point continuation for ℓ1-minimization", SIAM J. Optim. 19(3), 2008 (stages).
+SIAM J. Imaging Sci. 2(1), 2009.  Scheinberg, Goldfarb, Bai, "Fast first-order methods for
+composite convex optimization with backtracking", Found. Comput. Math. 14, 2014.  O'Donoghue,
+Candès, "Adaptive restart for accelerated gradient schemes", Found. Comput. Math. 15, 2015.  Hale,
+Yin, Zhang, "Fixed-point continuation for ℓ1-minimization", SIAM J. Optim. 19(3), 2008 (stages).
 """
 
 from collections.abc import Callable
@@ -32,7 +34,7 @@ from csc.checks import Weight
 from csc.ista import CHECK_EVERY
 from csc.objective import Problem, problem
 from csc.solution import Solution
-from csc.steps import Steps, choose, inner
+from csc.steps import Spatial, Steps, choose, inner
 
 SHRINK, GROW = 0.97, 1.3  # of L, after a step and where the curvature is larger
 STAGE, STAGE_STEPS = 0.5, 3  # factor of λ from stage to stage, and steps in one
@@ -66,8 +68,8 @@ def fista(
 
     Notes
     -----
-    Atoms of up to 3×3 and dictionaries of 16 channels or more are applied by convolution, others
-    in the Fourier domain.
+    :mod:`csc.steps` says when D is applied by compiled kernels (large problems on a CPU), in the
+    Fourier domain, or by convolutions.  With `tol` zero only the last gap is computed.
 
     Examples
     --------
@@ -81,8 +83,8 @@ def fista(
     """
     p = problem(x, D, lam, nonneg=nonneg, mask=mask)
     z = p.start(start, max_iter, tol)
-    exact = choose(p)
-    coarse = choose(p, bfloat16=True) if bfloat16 else exact
+    exact: Steps = Spatial(p) if bfloat16 else choose(p)
+    coarse = Spatial(p, bfloat16=True) if bfloat16 else exact
     with exact.running():
         run = _Run(p, z, coarse, exact, cold=start is None)
         objective = torch.inf

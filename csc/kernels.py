@@ -10,7 +10,7 @@ Only :mod:`csc.compiled` and what needs it import this module: numba takes a whi
 """
 
 # numba calls what is decorated with other arguments than are written, and is itself untyped.
-# mypy: disable-error-code="no-untyped-call, call-arg, no-any-return"
+# mypy: disable-error-code="no-untyped-call, call-arg, no-any-return, var-annotated"
 
 from collections.abc import Iterator
 from typing import Any
@@ -92,7 +92,16 @@ def _dot(_: Any, r: Any, D: Any, m: Any, at: Any, strides: Any, rows: Any, chann
 
 @intrinsic
 def _subtract(
-    _: Any, r: Any, D: Any, m: Any, at: Any, strides: Any, rows: Any, channels: Any, t: Any, mask: Any
+    _: Any,
+    r: Any,
+    D: Any,
+    m: Any,
+    at: Any,
+    strides: Any,
+    rows: Any,
+    channels: Any,
+    t: Any,
+    mask: Any,
 ) -> Any:
     """Subtract t·d_m from the window of r at, in place, but for what the mask hides.
 
@@ -235,8 +244,8 @@ def _correlate(
 
     Positions from `end` on count as zero.  `largest` keeps the largest Dᵀr of each atom, lane by
     lane, or |Dᵀr| with `absolute`.  Bit u of what is returned tells whether atom u of the group is
-    anywhere above its level, and bit j of marks[u · VECTORS + v] whether it is at lane j of vector v.
-    G is (groups, C, k, k, ATOMS), level (groups · ATOMS), largest (groups, ATOMS, lanes) and
+    above its level anywhere, and bit j of marks[u · VECTORS + v] whether it is in lane j of vector
+    v.  G is (groups, C, k, k, ATOMS), level (groups · ATOMS), largest (groups, ATOMS, lanes) and
     out (ATOMS, VECTORS, lanes), all flat.
     """
     signature = types.int64(
@@ -250,7 +259,13 @@ def _correlate(
         vector = ir.VectorType(scalar, lanes)
         r_data, G_data, level_data, largest_data, out_data = (
             context.make_array(t)(context, builder, a).data
-            for t, a in ((r, args[0]), (G, args[1]), (level, args[9]), (largest, args[10]), (out, args[11]))
+            for t, a in (
+                (r, args[0]),
+                (G, args[1]),
+                (level, args[9]),
+                (largest, args[10]),
+                (out, args[11]),
+            )
         )
         marks_data = context.make_array(marks)(context, builder, args[12]).data
         integer = args[2].type
@@ -272,11 +287,15 @@ def _correlate(
         def function(name: str, *arguments: Any) -> Any:
             kinds = [a.type for a in arguments]
             f = cgutils.get_or_insert_function(
-                builder.module, ir.FunctionType(vector, kinds), f"llvm.{name}.v{lanes}f{r.dtype.bitwidth}"
+                builder.module,
+                ir.FunctionType(vector, kinds),
+                f"llvm.{name}.v{lanes}f{r.dtype.bitwidth}",
             )
             return builder.call(f, arguments)
 
-        sums = [[cgutils.alloca_once(builder, vector) for _ in range(VECTORS)] for _ in range(ATOMS)]
+        sums = [
+            [cgutils.alloca_once(builder, vector) for _ in range(VECTORS)] for _ in range(ATOMS)
+        ]
         for pair in sums:
             for s in pair:
                 builder.store(ir.Constant(vector, None), s)
@@ -291,7 +310,9 @@ def _correlate(
             entry = builder.add(first, builder.mul(tap, number(k * ATOMS)))
             for j in range(k):
                 windows = [
-                    builder.load(place(r_data, builder.add(pixel, number(j + v * lanes))), align=align)
+                    builder.load(
+                        place(r_data, builder.add(pixel, number(j + v * lanes))), align=align
+                    )
                     for v in range(VECTORS)
                 ]
                 for u in range(ATOMS):
@@ -299,9 +320,7 @@ def _correlate(
                     weight = spread(builder.load(builder.gep(G_data, [where])), vector)
                     for s, window in zip(sums[u], windows, strict=True):
                         product = builder.fmul(window, weight, flags=_REASSOCIATE)
-                        builder.store(
-                            builder.fadd(builder.load(s), product, flags=_REASSOCIATE), s
-                        )
+                        builder.store(builder.fadd(builder.load(s), product, flags=_REASSOCIATE), s)
         counting = ir.VectorType(integer, lanes)
         above_level = number(0)
         limit = spread(args[8], counting)
@@ -330,9 +349,7 @@ def _correlate(
                 there = place(out_data, number((u * VECTORS + v) * lanes))
                 builder.store(signed, there, align=align)
             hit = builder.icmp_unsigned("!=", atom_hits, number(0))
-            above_level = builder.or_(
-                above_level, builder.select(hit, number(1 << u), number(0))
-            )
+            above_level = builder.or_(above_level, builder.select(hit, number(1 << u), number(0)))
         return above_level
 
     return signature, emit
@@ -356,9 +373,9 @@ def dense_pass(
 ) -> Any:
     """Correlate every atom at every position of rows top ≤ p < bottom, without keeping Dᵀr.
 
-    List, and mark as listed, coordinates with |Dᵀr| > stage · weights that were not: (atoms, rows,
-    columns), sorted by row, and of each atom the worst of a vector of positions.  Also return the
-    largest |Dᵀr|/weights of each atom, where weights > 0.  It is Dᵀr in place of |Dᵀr| with nonneg.
+    List, and mark as listed, coordinates with |Dᵀr| > stage · weights that were not, (atoms, rows,
+    columns), sorted by row; of neighbours only the worst.  Also return the largest |Dᵀr|/weights
+    where weights > 0.  With nonneg it is Dᵀr in place of |Dᵀr|.
 
     weights is (M, h, w) and floor (M) its smallest of each atom.  r has `width` entries to spare at
     its end.
@@ -391,12 +408,24 @@ def dense_pass(
             end = min(width, w - q)
             for group in range(groups):
                 hits = _correlate(
-                    r, G, np.int64(group), at, strides, rows, channels, not nonneg, np.int64(end),
-                    level, largest, block, marks,
+                    r,
+                    G,
+                    np.int64(group),
+                    at,
+                    strides,
+                    rows,
+                    channels,
+                    not nonneg,
+                    np.int64(end),
+                    level,
+                    largest,
+                    block,
+                    marks,
                 )
                 if not hits:
                     continue
-                # The worst of a vector of positions: its neighbours mostly vanish once it is minimised.
+                # The worst of a vector of positions and a group of atoms: the others mostly vanish
+                # once it is minimised.
                 for v in range(VECTORS):
                     best = zero
                     worst = column = -1
@@ -449,7 +478,12 @@ def relist(
         while dropped and i < n and values[i] == 0:
             i += 1
         if j == f or (i < n and rows[i] <= found[1, j]):
-            merged[0, t], merged[1, t], merged[2, t], kept[t] = atoms[i], rows[i], columns[i], values[i]
+            merged[0, t], merged[1, t], merged[2, t], kept[t] = (
+                atoms[i],
+                rows[i],
+                columns[i],
+                values[i],
+            )
             i += 1
         else:
             merged[:, t] = found[:, j]
@@ -519,8 +553,19 @@ def proximal_step(
                 at = np.int64(p) * strides[0] + q
                 end = min(width, w - q)
                 hits = _correlate(
-                    r, G, np.int64(group), at, strides, rows, channels, not nonneg, np.int64(end),
-                    level, unused, block, marks,
+                    r,
+                    G,
+                    np.int64(group),
+                    at,
+                    strides,
+                    rows,
+                    channels,
+                    not nonneg,
+                    np.int64(end),
+                    level,
+                    unused,
+                    block,
+                    marks,
                 )
                 for u in range(min(ATOMS, M - group * ATOMS)):
                     m = group * ATOMS + u
@@ -557,7 +602,15 @@ def proximal_step(
                             value = out[j]
                             if value != zero:
                                 _subtract(
-                                    image, D, np.int64(m), at + j, strides, rows, channels, -value, ()
+                                    image,
+                                    D,
+                                    np.int64(m),
+                                    at + j,
+                                    strides,
+                                    rows,
+                                    channels,
+                                    -value,
+                                    (),
                                 )
     return moved, uphill
 

@@ -278,9 +278,7 @@ def lipschitz(D: Tensor, size: tuple[int, int]) -> float:
     return largest
 
 
-def lam_max(
-    x: Tensor, D: Tensor, *, nonneg: bool = False, mask: Tensor | None = None
-) -> float:
+def lam_max(x: Tensor, D: Tensor, *, nonneg: bool = False, mask: Tensor | None = None) -> float:
     """Return max |Dᵀx| over the batch: z = 0 is optimal exactly when λ ≥ λ_max.
 
     Parameters
@@ -413,7 +411,10 @@ def dual_value(xr: Tensor, rr: Tensor, overshoot: Tensor) -> Tensor:
 
 def primal(r: Tensor, z: Tensor, lam: Tensor, *, nonneg: bool) -> Tensor:
     """Return ½‖r‖² + Σ λ|z| of each image, in float64; no checks, `lam` broadcasts against z."""
-    l1 = (lam.double() * z.abs().double()).sum((1, 2, 3))
+    if lam.shape[2:] == (1, 1):
+        l1 = (lam[..., 0, 0].double() * z.abs().sum((2, 3), dtype=torch.float64)).sum(1)
+    else:
+        l1 = (lam.double() * z.abs()).sum((1, 2, 3))
     P = 0.5 * inner(r, r) + l1
     return torch.where((z < 0).flatten(1).any(1), torch.inf, P) if nonneg else P
 

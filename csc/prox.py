@@ -38,7 +38,7 @@ def soft_threshold(a: Tensor, theta: Weight) -> Tensor:
     """
     check_images(a, "a")
     check_finite(a, "a")
-    check_weight(theta, tuple(a.shape), "theta")
+    check_weight(theta, a.shape, "theta")
     return shrink(a, spread(theta, a), nonneg=False)
 
 
@@ -72,7 +72,7 @@ def nonneg_soft_threshold(a: Tensor, theta: Weight) -> Tensor:
     """
     check_images(a, "a")
     check_finite(a, "a")
-    check_weight(theta, tuple(a.shape), "theta")
+    check_weight(theta, a.shape, "theta")
     return shrink(a, spread(theta, a), nonneg=True)
 
 

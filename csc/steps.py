@@ -182,7 +182,7 @@ class Fourier(Chunked):
 
     def total(self) -> Tensor:
         """Return D z of the codes that were added."""
-        image = torch.fft.irfft2(self.sum, s=self.grid)
+        image: Tensor = torch.fft.irfft2(self.sum, s=self.grid)
         return image[..., : self.p.size[0], : self.p.size[1]].contiguous()
 
 
@@ -191,6 +191,10 @@ class _Codes(NamedTuple):
 
     z: Tensor
     in_use: Any
+
+    def of(self, b: int) -> tuple[Any, Any]:
+        """Return those of an image, flat."""
+        return self.z[b].numpy().ravel(), self.in_use[b]
 
 
 class Compiled:
@@ -247,7 +251,11 @@ class Compiled:
         for b, image in enumerate(self.images):
             D_new[b], moved[b], uphill[b] = self._step(
                 image,
-                [a for codes in (z, previous, new) for a in (codes.z[b].numpy().ravel(), codes.in_use[b])],
+                [
+                    a
+                    for codes in (z, previous, new)
+                    for a in (codes.z[b].numpy().ravel(), codes.in_use[b])
+                ],
                 image.scratch(0, r[b]),
                 [image.dtype.type(a[b].item()) for a in (share, L, stage)],
             )
@@ -273,12 +281,12 @@ class Compiled:
         return image.tensor(images[0])[0], moved, uphill
 
 
-def choose(p: Problem, *, bfloat16: bool = False) -> Steps:
-    """Return the fastest way to take steps for a problem."""
+def choose(p: Problem) -> Steps:
+    """Return the fastest way to take steps for a problem, by its size, atoms and channels."""
     C, k = p.D.shape[1], p.D.shape[-1]
     B, M, h, w = code_shape(p.x, p.D)
-    if bfloat16 or C >= 16:
-        return Spatial(p, bfloat16=bfloat16)
+    if C >= 16:
+        return Spatial(p)
     cpu = p.x.device.type == "cpu" and p.x.dtype in (torch.float32, torch.float64)
     if cpu and k <= 16 and B * M * h * w >= LARGE:
         return Compiled(p)

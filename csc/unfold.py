@@ -117,7 +117,7 @@ def recur(u: Tensor, S: Tensor, theta: Tensor | None, K: int, *, nonneg: bool = 
     """
     check_images(u, "u")
     if theta is not None:
-        check_weight(theta, tuple(u.shape), "theta")
+        check_weight(theta, u.shape, "theta")
     for z in iterates(u, S, theta, K, nonneg=nonneg):
         last = z
     return last

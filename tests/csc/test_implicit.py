@@ -170,6 +170,22 @@ def gradients(x: Tensor, D: Tensor, lam: Tensor, **options: object) -> tuple[Ten
     return torch.autograd.grad((ramp * z.square()).sum(), inputs)
 
 
+@pytest.mark.parametrize("solver", [coordinate_descent, fista])
+def test_the_solvers_of_the_library_take_masks_and_weights(solver: Callable[..., Solution]) -> None:
+    x, D, lam = fixed_problem()
+    mask, weight = pixels(x), weights_of("code", lam, (2, 3, 4, 3))
+    image = torch.where(mask, x, torch.nan)  # what is not known does not matter
+    inputs = [t.requires_grad_() for t in (image, D, weight)]
+    g = torch.Generator().manual_seed(1)
+    loss = torch.randn(2, 3, 4, 3, generator=g, dtype=torch.float64)
+    grads = []
+    for solve, tol in ((exact, 1e-12), (solver, 1e-11)):
+        z = sparse_code(*inputs, mask=mask, solver=solve, tol=tol, max_iter=100_000)
+        grads.append((z, *torch.autograd.grad((loss * z).sum(), inputs)))
+    for found, expected in zip(grads[1], grads[0], strict=True):
+        close(found, expected, 1e-5)
+
+
 def test_weights_that_are_one_share_one_gradient() -> None:
     x, D, lam = fixed_problem()
     full = gradients(x, D, torch.full((2, 3, 4, 3), lam, dtype=x.dtype), solver=exact)[2]

@@ -178,7 +178,7 @@ def test_start_near_the_optimum_helps(solve: Solver, p: Problem) -> None:
     best = objective(p.x, p.D, z, p.lam)
     at_zero = objective(p.x, p.D, 0 * z, p.lam)
     warm = solve(p.x, p.D, p.lam, start=z * (1 + 1e-3), max_iter=1, tol=0.0)
-    assert (warm.objective - best <= 1e-3 * (at_zero - best) + 1e-9 * best).all()
+    assert (warm.objective - best <= 1e-2 * (at_zero - best) + 1e-9 * best).all()
 
 
 @solvers
@@ -283,3 +283,31 @@ def test_zero_image_and_zero_dictionary() -> None:
             assert s.converged
             assert not s.codes.any()
             assert s.relative_gap.item() < 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("solve", [ista, fista, coordinate_descent])
+@given(
+    p=problems(weight=(0.02, 0.95)),
+    nonneg=nonnegs,
+    steps=st.integers(0, 80),
+    single=nonnegs,
+    seed=st.integers(0, 2**16),
+)
+@settings(max_examples=2000)
+def test_the_certificate_is_never_violated(
+    solve: Solver, p: Problem, nonneg: bool, steps: int, single: bool, seed: int
+) -> None:
+    """P(z) − P* ≤ gap wherever a run stops: any options, float32 as float64."""
+    g = torch.Generator().manual_seed(seed)
+    lam = p.lam * (0.3 + torch.rand(p.code_shape, generator=g, dtype=torch.float64))
+    mask = torch.rand(p.x.shape, generator=g) < 0.8
+    x, D = (p.x.float(), p.D.float()) if single else (p.x, p.D)
+    options = {"nonneg": nonneg, "mask": mask, "max_iter": steps, "tol": 0.0}
+    found = solve(x, D, lam.to(x.dtype), **options)
+    x, D, z = x.double(), D.double(), found.codes.double()
+    weights = lam.to(found.codes.dtype).double()
+    options |= {"max_iter": 50_000, "tol": 1e-10}
+    exact = coordinate_descent(x, D, weights, **options)
+    error = objective(x, D, z, weights, nonneg=nonneg, mask=mask) - exact.objective
+    assert (error <= found.gap + 1e-10 * exact.objective).all()
