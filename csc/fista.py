@@ -111,9 +111,6 @@ class _Run:
     def __init__(self, p: Problem, z: Tensor, steps: Steps, exact: Steps, *, cold: bool) -> None:
         self.p, self.taken = p, 0
         self.restart(steps, z)
-        # ‖D‖² is at least the square of the largest atom.
-        least = max(float(p.D.square().sum((1, 2, 3)).max()), torch.finfo(p.x.dtype).tiny)
-        self.L = torch.full_like(self.share, least)
         self.stage = torch.ones_like(self.share)
         if cold:
             overshoot = exact.overshoot(p.x).to(self.L).view_as(self.L)
@@ -126,6 +123,9 @@ class _Run:
         self.image_before = self.image
         self.share = self.p.x.new_zeros(len(z), 1, 1, 1)  # (t_k − 1)/t_{k+1}
         self.t = torch.ones_like(self.share)
+        # ‖D‖² is at least the square of the largest atom.
+        least = max(float(self.p.D.square().sum((1, 2, 3)).max()), torch.finfo(self.p.x.dtype).tiny)
+        self.L = torch.full_like(self.share, least)
 
     def codes(self) -> Tensor:
         """Return z."""
@@ -146,7 +146,7 @@ class _Run:
             change = p.known(step.image - y_image)
             curved = inner(change, change)
             # A step below rounding proves nothing about the curvature.
-            noise = (4 * torch.finfo(r.dtype).eps) ** 2 * inner(step.image, step.image)
+            noise = (4 * self.steps.eps) ** 2 * inner(step.image, step.image)
             short = curved > L * step.moved + noise
             if not bool(short.any()):
                 break

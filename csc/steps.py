@@ -45,7 +45,9 @@ class Step(NamedTuple):
 
 
 class Steps(Protocol):
-    """A way to take steps."""
+    """A way to take steps; `eps` is the relative rounding of its maps."""
+
+    eps: float
 
     def running(self) -> AbstractContextManager[Any]:
         """Surround a run."""
@@ -72,7 +74,7 @@ class Chunked:
     """Steps in PyTorch; the maps are those of a subclass, for a chunk of the atoms at a time."""
 
     def __init__(self, p: Problem) -> None:
-        self.p = p
+        self.p, self.eps = p, torch.finfo(p.x.dtype).eps
 
     def running(self) -> AbstractContextManager[Any]:
         """Surround a run."""
@@ -133,6 +135,7 @@ class Spatial(Chunked):
     def __init__(self, p: Problem, *, bfloat16: bool = False) -> None:
         super().__init__(p)
         self.dtype = torch.bfloat16 if bfloat16 else p.D.dtype
+        self.eps = torch.finfo(self.dtype).eps
         layout = torch.channels_last if bfloat16 else torch.contiguous_format
         self.kernel = p.D.to(self.dtype).contiguous(memory_format=layout)
 
@@ -203,7 +206,7 @@ class Compiled:
     def __init__(self, p: Problem) -> None:
         from csc import compiled, kernels
 
-        self.kernels = kernels
+        self.kernels, self.eps = kernels, torch.finfo(p.x.dtype).eps
         self.images = [compiled.Image(p.of(b), torch.get_num_threads()) for b in range(len(p.x))]
         self.kept: list[_Codes] = []
 
