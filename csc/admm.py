@@ -20,9 +20,11 @@ from torch.nn import functional as F
 from csc.checks import Weight, code_shape
 from csc.ista import CHECK_EVERY
 from csc.objective import Certificate, Problem, problem
+from csc.precision import full_precision
 from csc.solution import Solution
 
 
+@full_precision
 @torch.no_grad()
 def admm(
     x: Tensor,

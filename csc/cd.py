@@ -28,6 +28,7 @@ Lasso with dual extrapolation", ICML 2018 (working sets, certificates).  Moreau,
 
 import copy
 from collections.abc import Callable
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,7 @@ from torch import Tensor
 
 from csc.checks import Weight
 from csc.objective import Problem, dual_value, problem, rounding
+from csc.precision import full_precision
 from csc.solution import Solution
 from csc.threads import one_torch_thread, together
 
@@ -49,6 +51,7 @@ POLISH = 5  # steps of conjugate gradients after the epochs
 PARALLEL_FROM = 20_000  # coordinate updates that are worth a second thread
 
 
+@full_precision
 def coordinate_descent(
     x: Tensor,
     D: Tensor,
@@ -93,6 +96,8 @@ def coordinate_descent(
     >>> torch.allclose(a.objective, b.objective, rtol=1e-7), a.converged
     (True, True)
     """
+    if threads is not None and not isinstance(threads, Integral):
+        raise TypeError(f"threads must be an integer, got {threads!r}")
     if threads is not None and threads < 1:
         raise ValueError(f"threads must be ≥ 1, got {threads}")
     with one_torch_thread() as team:
@@ -155,7 +160,7 @@ def _solve(
             if epochs in (0, max_iter) or previous - objective <= SETTLED * tol * objective:
                 best_dual = max(best_dual, active.project(nearby))
             gap = objective - best_dual + active.rounding()
-            converged = gap <= tol * best_dual
+            converged = gap <= tol * (objective - gap)
             if converged or epochs >= max_iter:
                 break
         if final:
@@ -214,7 +219,7 @@ class _ActiveSet:
         """Take a list of coordinates (atoms, rows, columns), sorted by row, and their codes."""
         self.atoms, self.rows, self.columns = at
         self.values = values
-        self.at = self.rows * np.int64(self.image.shape[2]) + self.columns
+        self.at = self.rows.astype(np.int64) * self.image.shape[2] + self.columns
         self.lam, self.norm2 = self.image.lam[tuple(at)], self.image.norm2[tuple(at)]
 
     def sweep(self, stage: float, epochs: int) -> None:
@@ -263,7 +268,11 @@ class _ActiveSet:
             image = np.zeros_like(r)
             self._scatter(image, full)
             curved = self._gather(image)[on]
-            step = slope / float(direction @ curved)
+            curvature = float(direction @ curved)
+            # Along what is no change of the image, such as between equal atoms, is nothing to gain.
+            if not curvature > np.finfo(r.dtype).eps * float(direction @ (direction / inverse)):
+                break
+            step = slope / curvature
             moved += b.dtype.type(step) * direction
             b -= b.dtype.type(step) * curved
             r -= r.dtype.type(step) * image

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 Weight: TypeAlias = float | Tensor
-"""A weight λ or threshold θ: a number, (M,), or a shape that broadcasts to codes (B, M, h, w)."""
+"""A weight λ or threshold θ: a number, (M,), or four axes that broadcast to codes (B, M, h, w)."""
 
 
 def check_images(x: Tensor, name: str = "x") -> None:
@@ -96,8 +96,8 @@ def check_weight(
         )
         if not fits:
             raise ValueError(
-                f"{name} must be a number, one value per atom, shape ({M},), or broadcast to "
-                f"the codes' {shape}; got shape {given}"
+                f"{name} must be a number, one value per atom, shape ({M},), or 4-D and "
+                f"broadcast to the codes' {shape}; got shape {given}"
             )
         low, high = float(value.detach().min()), float(value.detach().max())
     elif isinstance(value, Real):

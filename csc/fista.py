@@ -33,6 +33,7 @@ from torch import Tensor
 from csc.checks import Weight
 from csc.ista import CHECK_EVERY
 from csc.objective import Problem, problem
+from csc.precision import full_precision
 from csc.solution import Solution
 from csc.steps import Spatial, Steps, choose, inner
 
@@ -41,6 +42,7 @@ STAGE, STAGE_STEPS = 0.5, 3  # factor of λ from stage to stage, and steps in on
 STALLED = 1e-4  # relative decrease between checks at which bfloat16 gives way to the full dtype
 
 
+@full_precision
 @torch.no_grad()
 def fista(
     x: Tensor,
@@ -126,6 +128,7 @@ class _Run:
         # ‖D‖² is at least the square of the largest atom.
         least = max(float(self.p.D.square().sum((1, 2, 3)).max()), torch.finfo(self.p.x.dtype).tiny)
         self.L = torch.full_like(self.share, least)
+        self.least = torch.finfo(self.p.x.dtype).eps * self.L
 
     def codes(self) -> Tensor:
         """Return z."""
@@ -158,6 +161,6 @@ class _Run:
         self.t = torch.where(restart, 1.0, t)
         self.previous, self.z = self.z, step.z
         self.image_before, self.image = self.image, step.image
-        self.L, self.taken = SHRINK * L, self.taken + 1
+        self.L, self.taken = torch.maximum(SHRINK * L, self.least), self.taken + 1
         if self.taken % STAGE_STEPS == 0:
             self.stage = (STAGE * self.stage).clamp(min=1)

@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from csc.checks import Weight
 from csc.objective import lipschitz, problem
+from csc.precision import full_precision
 from csc.prox import shrink
 from csc.solution import Solution
 
@@ -28,6 +29,7 @@ from csc.solution import Solution
 CHECK_EVERY = 10
 
 
+@full_precision
 @torch.no_grad()
 def ista(
     x: Tensor,
@@ -50,7 +52,8 @@ def ista(
     D : Tensor, shape (M, C, k, k)
         Dictionary.
     lam : float or Tensor
-        Weight λ ≥ 0: a number, one value per atom (M,), or what broadcasts to the codes.
+        Weight λ ≥ 0: a number, one value per atom (M,), or four axes that broadcast to
+        the codes.
     nonneg : bool
         Require z ≥ 0.
     mask : Tensor of bool, optional

@@ -2,9 +2,9 @@
 
 A coordinate (m, p, q) reads and writes the C windows of k×k pixels that its atom covers.  A row of
 a window is one vector of k numbers, and all C·k rows are unrolled.  LLVM does that only when it is
-told, so `_dot` and `_subtract` emit the vector instructions themselves, with k and C taken from the
-lengths of two tuples: numba compiles a kernel per float type, k and C, and caches it on disk.
-Against the same loops written plainly this is 4 to 10 times faster.
+told, so `_dot`, `_subtract` and `_correlate` emit the vector instructions themselves, with k and C
+taken from the lengths of two tuples: numba compiles a kernel per float type, k and C, and caches it
+on disk.  Against the same loops written plainly this is 4 to 10 times faster.
 
 Only :mod:`csc.compiled` and what needs it import this module: numba takes a while to load.
 """
@@ -533,7 +533,7 @@ def proximal_step(
     nor written: `*_in_use` (M, h, ⌈w/width⌉), flat, tells of each run whether it may hold others.
     """
     M, h, w = weights.shape
-    below = r.dtype.type(np.inf if nonneg else 1)  # without negative codes, none is below −θ
+    below = r.dtype.type(0 if nonneg else 1)  # whether there are codes below −θ
     zero = r.dtype.type(0)
     groups = (M + ATOMS - 1) // ATOMS
     runs = (w + width - 1) // width
@@ -588,8 +588,10 @@ def proximal_step(
                     for j in range(end):
                         y = now[j] + share * (now[j] - before[j])
                         a = y + inverse * g[j]
-                        high, low = a - theta[j], a + below * theta[j]
-                        value = (high if high > zero else zero) + (low if low < zero else zero)
+                        high, low = a - theta[j], a + theta[j]
+                        value = (high if high > zero else zero) + below * (
+                            low if low < zero else zero
+                        )
                         out[j] = value
                         some += abs(value)
                         square += (y - value) * (y - value)

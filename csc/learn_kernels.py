@@ -3,7 +3,7 @@
 A list of n non-zero codes has about n²(2k−1)²/(2hw) pairs closer than an atom, which is far less
 work than any transform of M dense maps.
 
-Only :mod:`csc.learn` imports this module, and only when it runs: numba takes a while to load.
+Only :mod:`csc.surrogate` imports this module, and only when it runs: numba takes a while to load.
 """
 
 # numba calls what is decorated with other arguments than are written, and is itself untyped.

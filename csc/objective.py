@@ -3,10 +3,10 @@
     P(z) = ½‖x − D z‖² + Σ λ|z|              (optionally z ≥ 0),
     Δ(ν) = ½‖x‖² − ½‖x − ν‖²   for  |Dᵀν| ≤ λ   (without |·| where z ≥ 0).
 
-λ is a number, one value per atom, or any weight that broadcasts to the codes.  With a mask only
-the known pixels count: x, D z and ν are taken to be zero at the others.  Every image of a batch is
-a problem of its own: values have shape (B,).  For any z and any feasible ν, Δ(ν) ≤ P* ≤ P(z), so
-P(z) − Δ(ν) bounds how far z is from optimal, whatever produced it.
+λ is a number, one value per atom, or a weight with four axes that broadcasts to the codes.  With a
+mask only the known pixels count: x, D z and ν are taken to be zero at the others.  Every image of a
+batch is a problem of its own: values have shape (B,).  For any z and any feasible ν,
+Δ(ν) ≤ P* ≤ P(z), so P(z) − Δ(ν) bounds how far z is from optimal, whatever produced it.
 
 References
 ----------
@@ -33,6 +33,7 @@ from csc.checks import (
     code_shape,
     spread,
 )
+from csc.precision import full_precision
 
 
 class Certificate(NamedTuple):
@@ -85,7 +86,7 @@ class Problem(NamedTuple):
         self.check_run(start, max_iter, tol)
         if start is None:
             return self.x.new_zeros(code_shape(self.x, self.D))
-        return start.detach().clone()
+        return start.detach().clone(memory_format=torch.contiguous_format)
 
     def of(self, b: int) -> "Problem":
         """Return the problem of image b alone, on the CPU."""
@@ -146,6 +147,7 @@ def problem(
     return Problem(x, D, spread(lam, x), nonneg, mask)
 
 
+@full_precision
 def objective(
     x: Tensor,
     D: Tensor,
@@ -168,7 +170,7 @@ def objective(
     z : Tensor, shape (B, M, H-k+1, W-k+1)
         Codes.
     lam : float or Tensor
-        Weight λ ≥ 0: a number, one value per atom (M,), or what broadcasts to z.
+        Weight λ ≥ 0: a number, one value per atom (M,), or four axes that broadcast to z.
     nonneg : bool
         Add the constraint z ≥ 0: the value is infinite where a code is negative.
     mask : Tensor of bool, optional
@@ -195,6 +197,7 @@ def objective(
     return primal(p.residual(z), z, p.lam, nonneg=nonneg)
 
 
+@full_precision
 def gradient(x: Tensor, D: Tensor, z: Tensor, *, mask: Tensor | None = None) -> Tensor:
     """Return Dᵀ(D z − x), the gradient of ½‖x − D z‖² in z.
 
@@ -278,6 +281,7 @@ def lipschitz(D: Tensor, size: tuple[int, int]) -> float:
     return largest
 
 
+@full_precision
 def lam_max(x: Tensor, D: Tensor, *, nonneg: bool = False, mask: Tensor | None = None) -> float:
     """Return max |Dᵀx| over the batch: z = 0 is optimal exactly when λ ≥ λ_max.
 
@@ -308,11 +312,12 @@ def lam_max(x: Tensor, D: Tensor, *, nonneg: bool = False, mask: Tensor | None =
     >>> lam_max(-3 * one, one), lam_max(-3 * one, one, nonneg=True)
     (3.0, 0.0)
     """
-    p = problem(x.detach(), D.detach(), 0.0, mask=mask)
-    correlation = F.conv2d(p.x, p.D)
+    p = problem(x, D, 0.0, mask=mask)
+    correlation = F.conv2d(p.x.detach(), p.D.detach())
     return max(0.0, float((correlation if nonneg else correlation.abs()).max()))
 
 
+@full_precision
 def dual_point(
     x: Tensor,
     D: Tensor,
@@ -353,6 +358,7 @@ def dual_point(
     return r * s.to(r)[:, None, None, None]
 
 
+@full_precision
 def duality_gap(
     x: Tensor,
     D: Tensor,

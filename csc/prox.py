@@ -18,7 +18,8 @@ def soft_threshold(a: Tensor, theta: Weight) -> Tensor:
     a : Tensor, shape (B, M, h, w)
         Codes before the threshold.
     theta : float or Tensor
-        Threshold θ ≥ 0: a number, one value per atom (M,), or what broadcasts to `a`.
+        Threshold θ ≥ 0: a number, one value per atom (M,), or four axes that broadcast to
+        `a`.
 
     Returns
     -------
@@ -52,7 +53,8 @@ def nonneg_soft_threshold(a: Tensor, theta: Weight) -> Tensor:
     a : Tensor, shape (B, M, h, w)
         Codes before the threshold.
     theta : float or Tensor
-        Threshold θ ≥ 0: a number, one value per atom (M,), or what broadcasts to `a`.
+        Threshold θ ≥ 0: a number, one value per atom (M,), or four axes that broadcast to
+        `a`.
 
     Returns
     -------

@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from csc.checks import code_shape
 from csc.objective import Problem
 from csc.prox import shrink
-from csc.threads import one_torch_thread, together
+from csc.threads import one_torch_thread, together, torch_threads
 
 if TYPE_CHECKING:
     from csc.compiled import Image
@@ -207,7 +207,7 @@ class Compiled:
         from csc import compiled, kernels
 
         self.kernels, self.eps = kernels, torch.finfo(p.x.dtype).eps
-        self.images = [compiled.Image(p.of(b), torch.get_num_threads()) for b in range(len(p.x))]
+        self.images = [compiled.Image(p.of(b), torch_threads()) for b in range(len(p.x))]
         self.kept: list[_Codes] = []
 
     def running(self) -> AbstractContextManager[Any]:
@@ -216,6 +216,7 @@ class Compiled:
 
     def take(self, z: Tensor) -> _Codes:
         """Return codes as they are kept here."""
+        z = z.contiguous()
         M, h, w = z.shape[1:]
         in_use = np.ones((len(z), M * h * -(-w // self.images[0].width)), np.uint8)
         # A step writes to the one of three that is not what it starts from.
@@ -254,11 +255,7 @@ class Compiled:
         for b, image in enumerate(self.images):
             D_new[b], moved[b], uphill[b] = self._step(
                 image,
-                [
-                    a
-                    for codes in (z, previous, new)
-                    for a in (codes.z[b].numpy().ravel(), codes.in_use[b])
-                ],
+                [array for codes in (z, previous, new) for array in codes.of(b)],
                 image.scratch(0, r[b]),
                 [image.dtype.type(a[b].item()) for a in (share, L, stage)],
             )

@@ -4,7 +4,7 @@ import functools
 import os
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -14,29 +14,41 @@ Part = TypeVar("Part")
 
 
 _lock = threading.Lock()
+_here = threading.local()
 _inside, _threads = 0, 0
 
 
 @contextmanager
 def one_torch_thread() -> Iterator[int]:
-    """Keep PyTorch to one thread, and yield how many it had; calls may overlap.
+    """Keep PyTorch to one thread, and yield how many it had; calls may nest and overlap.
 
     After a parallel operation its idle threads spin for milliseconds, on the cores that ours need.
+    The number is one of the calling thread, and the default of new threads.
     """
     global _inside, _threads
+    depth = getattr(_here, "depth", 0)
     with _lock:
         if _inside == 0:
             _threads = torch.get_num_threads()
-            torch.set_num_threads(1)
         _inside += 1
         had = _threads
+    if depth == 0:
+        torch.set_num_threads(1)
+    _here.depth = depth + 1
     try:
         yield had
     finally:
+        _here.depth = depth
+        if depth == 0:
+            torch.set_num_threads(had)
         with _lock:
             _inside -= 1
-            if _inside == 0:
-                torch.set_num_threads(_threads)
+
+
+def torch_threads() -> int:
+    """Return the number of PyTorch's threads, also while it is kept to one."""
+    with _lock:
+        return _threads if _inside else torch.get_num_threads()
 
 
 def together(run: Callable[[Part], Any], parts: list[Part]) -> list[Any]:
@@ -47,8 +59,8 @@ def together(run: Callable[[Part], Any], parts: list[Part]) -> list[Any]:
     try:
         last = run(parts[-1])
     finally:  # nothing goes on in the background once this returns or raises
-        others = [other.result() for other in waiting]
-    return [*others, last]
+        wait(waiting)
+    return [*(other.result() for other in waiting), last]
 
 
 @functools.cache

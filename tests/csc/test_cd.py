@@ -88,7 +88,17 @@ def test_threads_change_rounding_only(threads: int, C: int, monkeypatch) -> None
     monkeypatch.setattr("csc.cd.PARALLEL_FROM", 1)
     x, D = photo_like(60, 47, C), atoms(C)
     lam = 0.05 * lam_max(x, D)
+    stripes: list[int] = []
+    original = _ActiveSet._split
+
+    def spy(self, epochs):  # noqa: ANN001, ANN202
+        found = original(self, epochs)
+        stripes.append(len(found[0]))
+        return found
+
+    monkeypatch.setattr(_ActiveSet, "_split", spy)
     runs = [coordinate_descent(x, D, lam, tol=1e-9, threads=threads) for _ in range(2)]
+    assert min(threads, 2) <= max(stripes) <= threads
     assert torch.equal(runs[0].codes, runs[1].codes)  # from run to run: the same bits
     one = coordinate_descent(x, D, lam, tol=1e-9, threads=1)
     assert runs[0].converged
@@ -157,8 +167,18 @@ def test_on_step_hears_rising_epochs_and_falling_objectives() -> None:
     assert values[-1] < values[0]
 
 
+def test_equal_atoms_of_opposite_signs() -> None:
+    """Between them nothing is to gain, and conjugate gradients must not divide by that."""
+    x, D = torch.full((1, 1, 1, 1), 0.25), torch.ones(2, 1, 1, 1)
+    start = torch.tensor([64.0, -64.0]).view(1, 2, 1, 1)
+    found = coordinate_descent(x, D, 0.25, start=start, tol=0.0, max_iter=100)
+    assert not found.codes.any()
+
+
 def test_bad_input_is_named() -> None:
     x, D = photo_like(12, 12), atoms()
+    with pytest.raises(TypeError, match=r"threads must be an integer, got 1\.5"):
+        coordinate_descent(x, D, 0.1, threads=1.5)
     with pytest.raises(ValueError, match="threads must be ≥ 1, got 0"):
         coordinate_descent(x, D, 0.1, threads=0)
     with pytest.raises(TypeError, match="float32 or float64, got torch.bfloat16"):

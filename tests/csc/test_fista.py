@@ -36,6 +36,7 @@ ways = pytest.mark.parametrize("way", [Compiled, Fourier, Spatial])
     slack=st.tuples(st.integers(0, 5), st.integers(0, 70)),
     nonneg=nonnegs,
     varied=st.booleans(),
+    free=st.booleans(),
     seed=st.integers(0, 2**16),
 )
 @settings(max_examples=25)
@@ -47,6 +48,7 @@ def test_a_step_is_its_formula(
     slack: tuple[int, int],
     nonneg: bool,
     varied: bool,
+    free: bool,
     seed: int,
 ) -> None:
     """h(y + Dᵀr/L), D of it, and the two inner products, on the dense matrix; three in a row."""
@@ -61,11 +63,15 @@ def test_a_step_is_its_formula(
     z *= torch.rand(z.shape, generator=g) < 0.1
     z = z.abs() if nonneg else z
     lam = 0.5 + draw(*z.shape).abs() if varied else 1.5
+    if varied and free:
+        lam *= torch.rand(z.shape, generator=g) < 0.7
     p = problem(x, D, lam, nonneg=nonneg)
     A = torch.from_numpy(dense(D, (H, W)))
     taken = way(p)
     close(taken.synthesis(z).flatten(1), z.flatten(1) @ A.T)
-    close(taken.overshoot(x).view(-1, 1), p.overshoot((x.flatten(1) @ A).view_as(z)).view(-1, 1))
+    if not (varied and free):
+        overshoot = p.overshoot((x.flatten(1) @ A).view_as(z))
+        close(taken.overshoot(x).flatten(), overshoot.flatten())
     now = before = taken.take(z)
     z_now = z_before = z
     h = nonneg_soft_threshold if nonneg else soft_threshold
@@ -135,17 +141,51 @@ def test_curvature_along_the_way_is_far_below_the_lipschitz_constant() -> None:
 
 
 @pytest.mark.parametrize("C", [1, 16])
-def test_bfloat16_is_finished_in_the_dtype_of_the_images(C: int) -> None:
+def test_bfloat16_is_finished_in_the_dtype_of_the_images(C: int, monkeypatch) -> None:
     g = torch.Generator().manual_seed(2)
     x = torch.randn(2, C, 24, 20, generator=g)
     D = random_dictionary(12, C, 3, generator=g)
     lam = 0.3 * lam_max(x, D)
+    used: list[torch.dtype] = []
+    original = Spatial.add
+
+    def spy(self, atoms, z):  # noqa: ANN001, ANN202
+        used.append(self.dtype)
+        original(self, atoms, z)
+
+    monkeypatch.setattr(Spatial, "add", spy)
     found = fista(x, D, lam, tol=1e-4, max_iter=5000, bfloat16=True)
+    assert used[1] == torch.bfloat16
+    assert used[-1] == torch.float32
+    assert used.count(torch.bfloat16) > 10
     assert found.converged
     assert found.codes.dtype == torch.float32
     exact = coordinate_descent(x.double(), D.double(), lam, tol=1e-9)
     value = objective(x.double(), D.double(), found.codes.double(), lam)
     assert ((value - exact.objective) / exact.objective < 1e-4).all()
+
+
+def test_a_start_in_any_layout(monkeypatch) -> None:
+    monkeypatch.setattr(steps, "LARGE", 1)
+    x, D = photo_like(48, 40), atoms()
+    lam = 0.1 * lam_max(x, D)
+    start = fista(x, D, lam, tol=1e-2).codes
+    runs = [
+        fista(x, D, lam, start=z, max_iter=5, tol=0.0)
+        for z in (start, start.contiguous(memory_format=torch.channels_last))
+    ]
+    assert torch.equal(runs[0].codes, runs[1].codes)
+    close(runs[1].objective, objective(x, D, runs[1].codes, lam), 1e-12)
+
+
+@pytest.mark.parametrize("large", [1, 2**62])
+def test_long_runs_beside_the_optimum_stay_finite(large: int, monkeypatch) -> None:
+    """Where z = 0 is optimal no step has a curvature, and L must not shrink for ever."""
+    monkeypatch.setattr(steps, "LARGE", large)
+    x, D = photo_like(12, 12, dtype=torch.float32), atoms(dtype=torch.float32)
+    found = fista(x, D, 1.1 * lam_max(x, D), max_iter=5000, tol=0.0)
+    assert torch.isfinite(found.objective).all()
+    assert not found.codes.any()
 
 
 def test_codes_that_were_reported_stand() -> None:

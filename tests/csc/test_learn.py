@@ -69,15 +69,21 @@ def test_the_objective_falls_and_atoms_stay_in_the_ball(nonneg: bool, batch: int
 
 
 def test_without_a_discount_the_surrogate_is_that_of_all_images() -> None:
-    """ρ = 0 and one step of all images: the sums are those of the codes with the first atoms."""
+    """ρ = 0: the sums are those of all codes, each with the atoms of its time."""
     x, _ = planted()
-    learned = learn_dictionary(x, start(), 0.1, passes=1, batch=4, forgetting=0.0, coding_tol=1e-3)
-    codes = coordinate_descent(x, start(), 0.1, tol=1e-3).codes
-    sums = [correlations(image, z) for image, z in zip(x, codes, strict=True)]
-    close(learned.state["A"], sum(a for a, _ in sums), 1e-10)
-    close(learned.state["B"], sum(b for _, b in sums), 1e-10)
-    expected = coordinate_descent(x, start(), 0.1, tol=1e-3).objective.mean()
-    close(learned.objective, expected[None], 1e-12)
+    heard = []
+    options = {"passes": 1, "batch": 2, "forgetting": 0.0, "coding_tol": 1e-3}
+    learned = learn_dictionary(x, start(), 0.1, on_step=heard.append, **options)
+    assert len(heard) == 2
+    A, B = torch.zeros_like(learned.state["A"]), torch.zeros_like(learned.state["B"])
+    for D, step in zip((start(), heard[0].dictionary), heard, strict=True):
+        coded = coordinate_descent(x[list(step.images)], D, 0.1, tol=1e-3)
+        for i, z in zip(step.images, coded.codes, strict=True):
+            a, b = correlations(x[i], z)
+            A, B = A + a, B + b
+        assert step.objective == pytest.approx(float(coded.objective.mean()), rel=1e-12)
+    close(learned.state["A"], A, 1e-10)
+    close(learned.state["B"], B, 1e-10)
 
 
 def test_the_discount_is_mairals() -> None:

@@ -2,13 +2,14 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 import torch
 
 from csc import coordinate_descent, fista, lam_max
-from csc.threads import one_torch_thread, together
+from csc.threads import one_torch_thread, together, torch_threads
 from tests.csc.test_cd import atoms, photo_like
 
 
@@ -17,7 +18,7 @@ def test_together_returns_in_order() -> None:
     assert together(lambda n: n * n, []) == []
 
 
-@pytest.mark.parametrize("bad", [0, 1])
+@pytest.mark.parametrize("bad", [0, 1, 2])
 def test_a_part_that_fails_is_heard_and_leaves_nothing_running(bad: int) -> None:
     finished = []
 
@@ -28,8 +29,8 @@ def test_a_part_that_fails_is_heard_and_leaves_nothing_running(bad: int) -> None
         finished.append(n)
 
     with pytest.raises(RuntimeError, match="bad part"):
-        together(run, [0, 1])
-    assert finished == [1 - bad]
+        together(run, [0, 1, 2])
+    assert sorted(finished) == sorted({0, 1, 2} - {bad})
 
 
 def test_torch_gets_its_threads_back() -> None:
@@ -43,13 +44,28 @@ def test_torch_gets_its_threads_back() -> None:
     assert torch.get_num_threads() == before
 
 
-def test_calls_that_overlap_leave_torch_as_it_was() -> None:
-    before = torch.get_num_threads()
-    first, second = one_torch_thread(), one_torch_thread()
-    assert first.__enter__() == second.__enter__() == before
-    first.__exit__(None, None, None)
-    assert torch.get_num_threads() == 1
-    second.__exit__(None, None, None)
+def test_threads_that_overlap_get_their_number_back() -> None:
+    before, entered, leave = torch.get_num_threads(), threading.Event(), threading.Event()
+    said: list[tuple[int, int, int]] = []
+
+    def other() -> None:
+        with one_torch_thread() as had:
+            entered.set()
+            leave.wait(10)
+            said.append((had, torch.get_num_threads(), torch_threads()))
+        said.append((had, torch.get_num_threads(), torch_threads()))
+
+    thread = threading.Thread(target=other)
+    with one_torch_thread():
+        thread.start()
+        assert entered.wait(10)
+        with one_torch_thread() as had:
+            assert had == torch_threads() == before
+        assert torch.get_num_threads() == 1
+    assert torch.get_num_threads() == before
+    leave.set()
+    thread.join()
+    assert said == [(before, 1, before), (before, before, before)]
     assert torch.get_num_threads() == before
 
 
