@@ -171,7 +171,7 @@ def test_equal_atoms_of_opposite_signs() -> None:
     """Between them nothing is to gain, and conjugate gradients must not divide by that."""
     x, D = torch.full((1, 1, 1, 1), 0.25), torch.ones(2, 1, 1, 1)
     start = torch.tensor([64.0, -64.0]).view(1, 2, 1, 1)
-    found = coordinate_descent(x, D, 0.25, start=start, tol=0.0, max_iter=100)
+    found = coordinate_descent(x, D, 0.25, start=start, tol=0.0, max_iter=400)
     assert not found.codes.any()
 
 

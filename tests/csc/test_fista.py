@@ -155,7 +155,7 @@ def test_bfloat16_is_finished_in_the_dtype_of_the_images(C: int, monkeypatch) ->
 
     monkeypatch.setattr(Spatial, "add", spy)
     found = fista(x, D, lam, tol=1e-4, max_iter=5000, bfloat16=True)
-    assert used[1] == torch.bfloat16
+    assert used[0] == torch.bfloat16
     assert used[-1] == torch.float32
     assert used.count(torch.bfloat16) > 10
     assert found.converged
