@@ -165,6 +165,18 @@ def test_bfloat16_is_finished_in_the_dtype_of_the_images(C: int, monkeypatch) ->
     assert ((value - exact.objective) / exact.objective < 1e-4).all()
 
 
+@pytest.mark.parametrize("threads", [2, 3, 50])
+def test_threads_change_rounding_only(threads: int, monkeypatch) -> None:
+    monkeypatch.setattr(steps, "LARGE", 1)
+    x, D = photo_like(48, 40), atoms()
+    lam, found = 0.1 * lam_max(x, D), []
+    for n in (1, threads, threads):
+        monkeypatch.setattr(steps, "torch_threads", lambda n=n: n)
+        found.append(fista(x, D, lam, max_iter=40, tol=0.0).codes)
+    close(found[1], found[0], 1e-9)
+    assert torch.equal(found[1], found[2])  # from run to run: the same bits
+
+
 def test_a_start_in_any_layout(monkeypatch) -> None:
     monkeypatch.setattr(steps, "LARGE", 1)
     x, D = photo_like(48, 40), atoms()
