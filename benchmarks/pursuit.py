@@ -233,7 +233,7 @@ def _memory(what: str) -> float:
 def measure(name: str, repeats: int, limit: float) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Return the results of all solvers on a problem, and a trajectory of each."""
     x, D, lam = problem(name)
-    exact = coordinate_descent(x, D, lam, tol=1e-9, max_iter=200_000)
+    exact = coordinate_descent(x, D, lam, tol=1e-7, max_iter=200_000)
     best = float(exact.objective - exact.gap / 2)
     x, D = x.float(), D.float()
     results, curves = [], {}
@@ -328,7 +328,7 @@ def main() -> None:
     parser.add_argument("--plot", type=Path)
     arguments = parser.parse_args()
     if arguments.quick:
-        arguments.problems, arguments.repeats, arguments.limit = ["A", "E", "G"], 1, 12.0
+        arguments.problems, arguments.repeats, arguments.limit = ["A", "E", "G"], 1, 5.0
     warnings.simplefilter("ignore")
     results, curves = [], {}
     heads = [*(f"{e:.0e}" for e in ERRORS), "certified", "MiB"]

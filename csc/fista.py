@@ -38,6 +38,7 @@ from csc.solution import Solution
 from csc.steps import Spatial, Steps, choose, inner
 
 SHRINK, GROW = 0.97, 1.3  # of L, after a step and where the curvature is larger
+SLACK = 1e-4  # relative curvature above L that is let pass
 STAGE, STAGE_STEPS = 0.5, 3  # factor of λ from stage to stage, and steps in one
 STALLED = 1e-4  # relative decrease between checks at which bfloat16 gives way to the full dtype
 
@@ -148,9 +149,10 @@ class _Run:
             step = self.steps.step(self.z, self.previous, self.share, r, L, self.stage)
             change = p.known(step.image - y_image)
             curved = inner(change, change)
-            # A step below rounding proves nothing about the curvature.
+            # A step below rounding proves nothing about the curvature, and rounding must not decide
+            # whether an L that was set to the curvature is large enough.
             noise = (4 * self.steps.eps) ** 2 * inner(step.image, step.image)
-            short = curved > L * step.moved + noise
+            short = curved > (1 + SLACK) * L * step.moved + noise
             if not bool(short.any()):
                 break
             larger = torch.where(step.moved > 0, curved / step.moved, L).clamp(min=GROW * L)
