@@ -81,6 +81,10 @@ def check_codes(z: Tensor, D: Tensor) -> None:
         raise ValueError(f"z has {z.shape[1]} maps but D has {D.shape[0]} atoms")
 
 
+def _broadcasts(given: tuple[int, ...], shape: tuple[int, ...]) -> bool:
+    return len(given) == 4 and all(n in (1, of) for n, of in zip(given, shape, strict=True))
+
+
 def check_weight(
     value: Weight,
     shape: tuple[int, ...],
@@ -91,10 +95,7 @@ def check_weight(
     shape = tuple(shape)
     if isinstance(value, Tensor):
         given, M = tuple(value.shape), shape[1]
-        fits = given in ((), (M,)) or (
-            len(given) == 4 and all(n in (1, of) for n, of in zip(given, shape, strict=True))
-        )
-        if not fits:
+        if given not in ((), (M,)) and not _broadcasts(given, shape):
             raise ValueError(
                 f"{name} must be a number, one value per atom, shape ({M},), or 4-D and "
                 f"broadcast to the codes' {shape}; got shape {given}"
@@ -116,7 +117,7 @@ def check_mask(mask: Tensor, x: Tensor) -> None:
         kind = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
         raise TypeError(f"mask must be a bool tensor, True where a pixel is known; got {kind}")
     given, shape = tuple(mask.shape), tuple(x.shape)
-    if len(given) != 4 or any(n not in (1, of) for n, of in zip(given, shape, strict=True)):
+    if not _broadcasts(given, shape):
         raise ValueError(
             f"mask must be 4-D and broadcast to the images {shape}, got {given}; "
             "mask[None, None] for one (H, W)"
