@@ -125,10 +125,14 @@ def _solver(
         decoupled = cbpdn.ConvBPDNMaskDcpl.Options(options)
         solver = cbpdn.ConvBPDNMaskDcpl(atoms, image, typical, known, decoupled, dimK=1, dimN=2)
     if start is not None:
-        # At the optimum the scaled dual variable is Dᵀ(x − D z)/ρ, which is within λ/ρ.
+        # At the optimum the scaled dual variable is Dᵀ(x − D z)/ρ, which is within λ/ρ but where an
+        # atom would wrap around and the code is held at zero.
         r = p.residual(start)
-        dual = F.conv2d(r, p.D).clamp(max=p.lam)
-        dual = dual if p.nonneg else torch.maximum(dual, -p.lam)
+        dual = F.conv2d(F.pad(r, [0, k - 1, 0, k - 1], mode="circular"), p.D)
+        inside = dual[..., : start.shape[2], : start.shape[3]]
+        torch.minimum(inside, p.lam, out=inside)
+        if not p.nonneg:
+            torch.maximum(inside, -p.lam, out=inside)
         codes, multipliers = _to_sporco(start, p), _to_sporco(dual / rho, p)
         if p.mask is not None:  # the block of images comes first, as D z − x everywhere
             error = F.conv_transpose2d(start, p.D) - p.x
