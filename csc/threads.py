@@ -24,6 +24,9 @@ def one_torch_thread() -> Iterator[int]:
 
     After a parallel operation its idle threads spin for milliseconds, on the cores that ours need.
     The number is one of the calling thread, and the default of new threads.
+
+    A Ctrl-C that meets numba while it loads a kernel comes out of it as a SystemError; here it is
+    the KeyboardInterrupt again.
     """
     global _inside, _threads
     depth = getattr(_here, "depth", 0)
@@ -37,12 +40,22 @@ def one_torch_thread() -> Iterator[int]:
     _here.depth = depth + 1
     try:
         yield had
+    except SystemError as error:
+        if _interrupted(error):
+            raise KeyboardInterrupt from error
+        raise
     finally:
         _here.depth = depth
         if depth == 0:
             torch.set_num_threads(had)
         with _lock:
             _inside -= 1
+
+
+def _interrupted(error: BaseException | None) -> bool:
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def torch_threads() -> int:

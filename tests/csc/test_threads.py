@@ -105,6 +105,31 @@ def test_an_interrupted_callback_leaves_all_in_order(solve) -> None:
     assert torch.equal(first, again)
 
 
+def test_ctrl_c_inside_numba_is_a_keyboard_interrupt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """numba wraps what interrupts its loading of a kernel in SystemErrors."""
+    from csc import kernels
+
+    def interrupted(*_: object) -> None:
+        try:
+            try:
+                raise KeyboardInterrupt
+            except KeyboardInterrupt as error:
+                raise SystemError("a result with an exception set") from error
+        except SystemError as error:
+            raise SystemError("a result with an exception set") from error
+
+    def broken(*_: object) -> None:
+        raise SystemError("of its own")
+
+    x, D = photo_like(60, 60), atoms()
+    monkeypatch.setattr(kernels, "relist", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        coordinate_descent(x, D, 0.1 * lam_max(x, D))
+    monkeypatch.setattr(kernels, "relist", broken)
+    with pytest.raises(SystemError, match="of its own"):
+        coordinate_descent(x, D, 0.1 * lam_max(x, D))
+
+
 def test_ctrl_c_leaves_the_interpreter_healthy() -> None:
     code = """
 import sys, torch
