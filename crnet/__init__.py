@@ -1,18 +1,22 @@
 """CRNet: super-resolution networks unfolded from convolutional sparse coding."""
 
 from crnet.checkpoint import Card, CheckpointError, bundled, card, load
-from crnet.evaluate import TABLE_2, Protocol, evaluate
+from crnet.ensemble import Ensemble
+from crnet.evaluate import TABLE_2, TABLE_3, Protocol, evaluate
 from crnet.metrics import psnr, ssim
-from crnet.model import CRNetA
+from crnet.model import CRNetA, CRNetB
 from crnet.upscale import Upscaler, apply_tiled, upscale_picture
 
 __version__ = "0.1.0"
 
 __all__ = [
     "TABLE_2",
+    "TABLE_3",
     "CRNetA",
+    "CRNetB",
     "Card",
     "CheckpointError",
+    "Ensemble",
     "Protocol",
     "Upscaler",
     "apply_tiled",

@@ -1,26 +1,28 @@
-"""Weights as safetensors that describe themselves.
+"""Weights as safetensors that describe themselves, and the checkpoints of training.
 
-The header carries a card: architecture and its arguments, scales, what it was trained on and how,
-the PSNR that was measured, and a SHA-256 of it all.  A file is enough to rebuild its network;
-nothing is unpickled.
+The header of a weights file carries a card: architecture and its arguments, scales, what it was
+trained on and how, the PSNR that was measured, and a SHA-256 of it all.  A file is enough to
+rebuild its network; nothing is unpickled.  Checkpoints of :mod:`crnet.train` (``.ckpt``) hold more
+and are read with ``weights_only=True``; of those, `load` takes the averaged weights.
 """
 
 import hashlib
 import json
 import re
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from crnet.model import CRNetA
+from crnet.model import CRNetA, CRNetB, Network
 
-_ARCHITECTURES: dict[str, Callable[..., CRNetA]] = {"CRNetA": CRNetA}
+ARCHITECTURES: dict[str, type[CRNetA] | type[CRNetB]] = {"CRNetA": CRNetA, "CRNetB": CRNetB}
+"""Networks that a weights file or a recipe may name."""
 
 
 class CheckpointError(Exception):
@@ -49,19 +51,35 @@ class Card:
 
     name: str
     architecture: str
-    arguments: dict[str, int | bool]
+    arguments: dict[str, int | bool | list[int]]
     scales: tuple[int, ...]
     training: dict[str, str | int | float]
     psnr: dict[str, dict[str, float]]
 
 
-def serialize(net: CRNetA, about: Card) -> bytes:
+def build(
+    architecture: str, arguments: dict[str, Any], generator: torch.Generator | None = None
+) -> Network:
+    """Return a network by the name of its class and its arguments, with initial weights.
+
+    Raises
+    ------
+    CheckpointError
+        If there is no such class, or the arguments are not its own.
+    """
+    try:
+        return ARCHITECTURES[architecture](**arguments, generator=generator)
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"cannot build {architecture}: {error!r}") from error
+
+
+def serialize(net: Network, about: Card) -> bytes:
     """Return the bytes of a weights file.
 
     Parameters
     ----------
-    net : CRNetA
-        The network; its weights are stored in their own dtype.
+    net : CRNetA or CRNetB
+        The network; its weights are stored in their own dtype, and computed with in float32.
     about : Card
         What to say of it.
 
@@ -83,23 +101,25 @@ def card(name: str | Path) -> Card:
     CheckpointError
         If the file is missing, damaged or not one of ours.
     """
-    return _open(find(name))[0]
+    path = find(name)
+    return _card_of_training(path) if path.suffix == ".ckpt" else _open(path)[0]
 
 
-def load(name: str | Path = "crnet-a", *, device: str = "cpu") -> CRNetA:
+def load(name: str | Path = "crnet-a", *, device: str = "cpu") -> Network:
     """Return a trained network by its name or from a file, ready to evaluate.
 
     Parameters
     ----------
     name : str or Path
-        A bundled model, see :func:`bundled`, or the path of a safetensors file written by us.
+        A bundled model, see :func:`bundled`, the path of a safetensors file written by us, or of a
+        checkpoint of training.
     device : str
         Where to put it.
 
     Returns
     -------
-    CRNetA
-        In evaluation mode; what its file says of it is ``card(name)``.
+    CRNetA or CRNetB
+        In evaluation mode, float32; what its file says of it is ``card(name)``.
 
     Raises
     ------
@@ -112,6 +132,8 @@ def load(name: str | Path = "crnet-a", *, device: str = "cpu") -> CRNetA:
     17
     """
     path = find(name)
+    if path.suffix == ".ckpt":
+        return _of_training(path).to(device)
     about, digest = _open(path)
     try:
         with safe_open(path, framework="pt") as file:
@@ -120,11 +142,83 @@ def load(name: str | Path = "crnet-a", *, device: str = "cpu") -> CRNetA:
             raise CheckpointError(f"{path} is damaged: it does not match its checksum")
         if not all(t.is_floating_point() and bool(torch.isfinite(t).all()) for t in state.values()):
             raise CheckpointError(f"{path} holds weights that are not finite numbers")
-        net = _ARCHITECTURES[about.architecture](**about.arguments)
-        net.load_state_dict(state)
+        net = build(about.architecture, about.arguments)
+        net.load_state_dict(state)  # into float32, whatever is stored
     except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(f"{path} does not fit its architecture: {error}") from error
     return net.eval().to(device)
+
+
+def training_state(path: Path) -> dict[str, Any]:
+    """Return the content of a checkpoint of :mod:`crnet.train`; nothing of it is executed.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is missing, cut off, or no checkpoint of ours.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        wanted = {"recipe": dict, "data": str, "history": list, "seconds": float}
+        for key, kind in {**wanted, "state_dict": dict, "global_step": int}.items():
+            if not isinstance(state[key], kind):
+                raise TypeError(f"its {key} is no {kind.__name__}")
+    except FileNotFoundError as error:
+        raise CheckpointError(f"no checkpoint {path}") from error
+    except Exception as error:  # whatever a damaged or foreign file makes the loader raise
+        first = (str(error) or type(error).__name__).splitlines()[0]
+        raise CheckpointError(f"{path} is damaged or no checkpoint of crnet: {first}") from error
+    return dict(state)
+
+
+def _of_training(path: Path) -> Network:
+    """Return the network of a checkpoint of training, with its averaged weights."""
+    from crnet.recipe import RecipeError, from_fields
+
+    state = training_state(path)
+    weights = {k.removeprefix("net."): v for k, v in state["state_dict"].items()}
+    try:
+        recipe = from_fields(state["recipe"])
+        if not all(bool(torch.isfinite(v).all()) for v in weights.values()):
+            raise CheckpointError(f"{path} holds weights that are not finite numbers")
+        net = build(recipe.architecture, recipe.network())
+        net.load_state_dict(weights)
+    except (RecipeError, RuntimeError) as error:
+        raise CheckpointError(f"{path} does not fit its recipe: {error}") from error
+    return net.eval()
+
+
+def _card_of_training(path: Path) -> Card:
+    from crnet.recipe import RecipeError, from_fields
+
+    state = training_state(path)
+    try:
+        recipe = from_fields(state["recipe"])
+    except RecipeError as error:
+        raise CheckpointError(f"{path} does not fit its recipe: {error}") from error
+    steps = state["global_step"]
+    curve = ", ".join(f"{int(step)}: {value:.2f}" for step, value in _thinned(state["history"]))
+    excluded = ", ".join(recipe.exclude) or "nothing"
+    return Card(
+        name=re.sub(r"[^\w.+-]", "-", path.parent.name) or "run",
+        architecture=recipe.architecture,
+        arguments=recipe.network(),
+        scales=recipe.scales,
+        training={
+            "data": f"{' + '.join(recipe.sets)} without {excluded}",
+            "recipe": json.dumps(state["recipe"]),
+            "steps": steps,
+            "hours": round(state["seconds"] / 3600, 2),
+            "curve": f"validation PSNR in dB by step: {curve or 'none'}",
+        },
+        psnr={},
+    )
+
+
+def _thinned(curve: list[list[float]], most: int = 20) -> list[list[float]]:
+    """Return at most so many points of a curve, with its last one."""
+    stride = max(1, -(-len(curve) // most))
+    return curve[::-1][::stride][::-1]
 
 
 def bundled() -> dict[str, Path]:
@@ -160,7 +254,10 @@ def _open(path: Path) -> tuple[Card, str]:
         about = Card(**{**fields, "scales": tuple(fields["scales"])})
         sane = isinstance(about.name, str) and bool(re.fullmatch(r"[\w.+-]+", about.name))
         sane = sane and all(isinstance(s, int) and s > 0 for s in about.scales)
-        sane = sane and all(isinstance(v, int) for v in about.arguments.values())
+        sane = sane and all(
+            isinstance(v, int) or all(isinstance(s, int) for s in v)
+            for v in about.arguments.values()
+        )
         if not sane:
             raise ValueError("its card is malformed")
         return about, header["sha256"]

@@ -1,26 +1,28 @@
-"""The command line: ``crnet demo | upscale | evaluate | models | train``.
+"""The command line: ``crnet demo | upscale | evaluate | models | data | train | export``.
 
 Exit code 0 is success, 1 a file that failed, 2 a call that cannot be carried out.  Every failure
 is one line on stderr.
 """
 
 import argparse
+import dataclasses
 import json
 import os
 import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn, get_args, get_origin
 
 import torch
 from tqdm import tqdm
 
 import crnet
-from crnet import checkpoint, demo, train
+from crnet import checkpoint, demo, recipe
 from crnet.checkpoint import CheckpointError
-from crnet.data import DataError, data_root, find_images, make_pairs
-from crnet.evaluate import TABLE_2, evaluate, report, system, table
+from crnet.data import DataError, check, data_root, find_images
+from crnet.ensemble import Ensemble
+from crnet.evaluate import Row, evaluate, protocol_of, report, system, table
 from crnet.files import ImageFileError, output_file, output_format, read_picture, write_picture
 from crnet.upscale import Upscaler, upscale_picture
 
@@ -44,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = run(arguments)
         sys.stdout.flush()
         return code
-    except (UsageError, CheckpointError, DataError) as error:
+    except (UsageError, CheckpointError, DataError, recipe.RecipeError) as error:
         return _fail(str(error), 2)
     except BrokenPipeError:  # the reader of our output has gone; there is nobody to tell
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -81,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--model", default="crnet-a", help="bundled model or weights file [crnet-a]")
     p.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
     p.add_argument("--memory", type=float, default=1024, metavar="MIB", help="per tile [1024]")
-    p.add_argument("--device", default="cpu", help="cpu, cuda, ... [cpu]")
+    _add_computing(p)
     p.set_defaults(run=_upscale)
 
     p = commands.add_parser("evaluate", help="measure PSNR and SSIM on image sets")
@@ -89,34 +91,79 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--sets", nargs="+", default=["Set5"], metavar="SET")
     p.add_argument("--scales", nargs="+", type=int, default=[2, 3, 4], metavar="N")
     p.add_argument("--model", nargs="+", default=["bicubic", "crnet-a"], metavar="NAME")
+    p.add_argument(
+        "--recursions", action="store_true", help="measure the image of every recursion, one pass"
+    )
+    p.add_argument("--no-paper", action="store_true", help="leave the published rows out")
     p.add_argument("--json", type=Path, metavar="FILE", help="write results and versions")
     p.add_argument("--overwrite", action="store_true", help="replace the JSON file if it exists")
-    p.add_argument("--device", default="cpu", help="cpu, cuda, ... [cpu]")
+    _add_computing(p)
     p.set_defaults(run=_evaluate)
 
     p = commands.add_parser("models", help="list the bundled models")
     p.set_defaults(run=_models)
 
-    p = commands.add_parser("train", help="train a CRNet-A on folders of photos")
+    p = commands.add_parser("data", help="look at the image sets under a data root")
+    looks = p.add_subparsers(required=True, metavar="look", parser_class=_Parser)
+    p = looks.add_parser("check", help="read every image; find damaged files, copies, overlap")
+    p.add_argument("root", type=Path, nargs="?", metavar="ROOT", help="[$CRNET_DATA]")
+    p.add_argument(
+        "--test", nargs="*", default=["Set5", "Set14", "B100", "Urban100", "Manga109"],
+        metavar="SET", help="sets that no other may overlap",
+    )  # fmt: skip
+    p.set_defaults(run=_check_data)
+
+    p = commands.add_parser("train", help="train a network by a recipe")
+    known = ", ".join(recipe.bundled())
+    p.add_argument("recipe", metavar="RECIPE", help=f"a TOML file, or one of {known}")
+    p.add_argument("--data", type=Path, help="folder of image sets [$CRNET_DATA]")
+    p.add_argument("--out", type=Path, metavar="RUN", help="folder of the run [runs/RECIPE]")
+    p.add_argument("--resume", action="store_true", help="continue the run in the folder")
+    p.add_argument("--device", default="auto", help="auto, cpu, cuda, mps [auto]")
+    p.add_argument("--devices", type=int, default=1, metavar="N", help="processes for DDP [1]")
+    p.add_argument("--workers", type=int, default=0, metavar="N", help="that cut patches [0]")
+    p.add_argument("--validate-every", type=int, default=1000, metavar="STEPS", help="[1000]")
+    p.add_argument("--save-minutes", type=float, default=5, metavar="MIN", help="[5]")
+    fields = p.add_argument_group("fields of the recipe, to override")
+    for field in dataclasses.fields(recipe.Recipe):
+        _add_field(fields, field)
+    p.set_defaults(run=_train)
+
+    p = commands.add_parser("export", help="measure a checkpoint and write it as a weights file")
+    p.add_argument("checkpoint", type=Path, metavar="CKPT", help="best.ckpt or last.ckpt of a run")
     p.add_argument("out", type=Path, metavar="OUT", help="weights to write (.safetensors)")
     p.add_argument("--data", type=Path, help="folder of image sets [$CRNET_DATA]")
-    p.add_argument("--sets", nargs="+", default=["T91", "BSDS200-train"], metavar="SET")
-    p.add_argument(
-        "--exclude",
-        nargs="*",
-        default=["302003.jpg"],
-        metavar="NAME",
-        help="files to leave out [302003.jpg, which is woman of Set5]",
-    )
-    p.add_argument("--test", nargs="*", default=["Set5"], metavar="SET", help="sets to measure on")
-    for name in ("n0", "m0", "recursions", "steps", "batch", "patch", "seed"):
-        default = getattr(train.TrainConfig, name)
-        p.add_argument(f"--{name}", type=int, default=default, help=f"[{default}]")
-    p.add_argument("--lr", type=float, default=train.TrainConfig.lr, help="peak learning rate")
+    p.add_argument("--test", nargs="*", default=["Set5"], metavar="SET", help="[Set5]")
+    p.add_argument("--half", action="store_true", help="store the weights in float16")
     p.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
-    p.add_argument("--device", default="cpu", help="cpu, cuda, ... [cpu]")
-    p.set_defaults(run=_train)
+    p.set_defaults(run=_export)
     return parser
+
+
+def _add_computing(p: argparse.ArgumentParser) -> None:
+    p.add_argument(
+        "--ensemble", action="store_true", help="average over 8 flips and turns, 8 times the work"
+    )
+    p.add_argument(
+        "--precision", choices=("float32", "bfloat16"), default="float32", help="[float32]"
+    )
+    p.add_argument("--device", default="cpu", help="cpu, cuda, ... [cpu]")
+
+
+def _add_field(group: Any, field: "dataclasses.Field[Any]") -> None:
+    name = f"--{field.name.replace('_', '-')}"
+    kind: Any = field.type
+    many = get_origin(kind) is tuple
+    if kind is bool:
+        group.add_argument(name, action=argparse.BooleanOptionalAction, dest=f"field_{field.name}")
+        return
+    group.add_argument(
+        name,
+        type=get_args(kind)[0] if many else kind,
+        nargs="*" if many else None,
+        dest=f"field_{field.name}",
+        metavar="VALUE",
+    )
 
 
 def _demo(arguments: argparse.Namespace) -> int:
@@ -143,18 +190,39 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     _check_device(arguments.device)
     if min(arguments.scales) < 2:
         raise UsageError(f"scales must be ≥ 2, got {arguments.scales}")
+    if arguments.recursions and arguments.ensemble:
+        raise UsageError("--recursions measures a network as it is, not its --ensemble")
     root = data_root(arguments.data)
-    for name in arguments.model:
-        trained = () if name == "bicubic" else checkpoint.card(name).scales
+    names = {}
+    for given in arguments.model:
+        name = _shown(given)
+        if name in names:
+            raise UsageError(f"two models would be called {name}")
+        names[name] = given
+        trained = () if given == "bicubic" else checkpoint.card(given).scales
         if trained and not set(arguments.scales) <= set(trained):
             raise UsageError(f"{name} upscales by {trained}, not by all of {arguments.scales}")
-    models = {name: system(name, arguments.device) for name in arguments.model}
+    how = {"ensemble": arguments.ensemble, "precision": arguments.precision}
+    models = {
+        name + "+" * arguments.ensemble: system(given, arguments.device, **how)
+        for name, given in names.items()
+    }
 
     def measure() -> bytes:
         with _bar("evaluate") as bar:
-            rows = evaluate(models, root, arguments.sets, arguments.scales, on_image=_follow(bar))
-        print(table(rows))
-        written = report(rows, root, arguments.sets, TABLE_2)
+            rows = evaluate(
+                models,
+                root,
+                arguments.sets,
+                arguments.scales,
+                recursions=arguments.recursions,
+                on_image=_follow(bar),
+            )
+        print(table(rows, paper=not arguments.no_paper))
+        if not arguments.no_paper:
+            print("\n[name]: published, Tables 1 to 3 of arXiv 1908.01166")
+        protocols = list({protocol_of(m).name: protocol_of(m) for m in models.values()}.values())
+        written = report(rows, root, arguments.sets, protocols)
         return (json.dumps(written, indent=1, allow_nan=False) + "\n").encode()
 
     if arguments.json is None:
@@ -163,6 +231,12 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         with output_file(arguments.json, overwrite=arguments.overwrite) as file:
             file.write(measure())
     return 0
+
+
+def _shown(name: str) -> str:
+    """Return how tables call a model that was given by its name or file."""
+    path = Path(name)
+    return f"{path.parent.name}/{path.stem}" if path.suffix == ".ckpt" else path.stem or name
 
 
 def _upscale(arguments: argparse.Namespace) -> int:
@@ -183,7 +257,8 @@ def _upscale(arguments: argparse.Namespace) -> int:
                 output_file(target, overwrite=arguments.overwrite) as file,
                 _bar(source.name) as bar,
             ):
-                upscale = Upscaler(net, arguments.memory, _follow(bar))
+                one = Upscaler(net, arguments.memory, _follow(bar), arguments.precision)
+                upscale = Ensemble(one) if arguments.ensemble else one
                 result = upscale_picture(picture, arguments.scale, upscale)
                 write_picture(result, file, format_name)
             print(target)
@@ -229,61 +304,79 @@ def _jobs(arguments: argparse.Namespace, model: str) -> list[tuple[Path, Path]]:
     return jobs
 
 
+def _check_data(arguments: argparse.Namespace) -> int:
+    root = data_root(arguments.root)
+    with _bar("check") as bar:
+        found = check(root, arguments.test, _follow(bar))
+    width = max(len(name) for name in found.images)
+    for name, count in found.images.items():
+        print(f"{name:{width}}  {count:6} images{'  (test set)' * (name in arguments.test)}")
+    for message in found.damaged:
+        print(f"damaged: {message}")
+    for a, b in found.copies:
+        print(f"the same pixels: {a} and {b}")
+    for a, b in found.alike:
+        print(f"the same picture: {b} shows {a} of a test set; leave it out with --exclude")
+    if not (found.damaged or found.copies or found.alike):
+        print("no damaged file, no copies, no training image that shows a test image")
+    return 1 if found.damaged else 0
+
+
 def _train(arguments: argparse.Namespace) -> int:
-    _check_device(arguments.device)
-    out: Path = arguments.out
-    if out.suffix != ".safetensors":
-        raise UsageError(f"OUT must end in .safetensors, got {out}")
-    root = data_root(arguments.data)
-    paths = [p for name in arguments.sets for p in find_images(root / name, arguments.exclude)]
-    fields = ("n0", "m0", "recursions", "steps", "batch", "patch", "seed", "lr")
-    for name in arguments.test:
-        find_images(root / name)
     try:
-        config = train.TrainConfig(**{name: getattr(arguments, name) for name in fields})
-    except ValueError as error:
-        raise UsageError(str(error)) from None
-    with output_file(out, overwrite=arguments.overwrite) as file:
-        with _bar("read") as bar:
-            pairs = make_pairs(paths, config.scales, config.patch, _follow(bar))
-        state = out.with_suffix(".state.pt")
-        net, seconds = train.train(
-            config,
-            pairs,
-            state,
+        from crnet import train
+    except ModuleNotFoundError as error:
+        raise UsageError(f"training needs {error.name}: pip install 'csc-crnet[train]'") from error
+    prefix = "field_"
+    overrides = {
+        name.removeprefix(prefix): value
+        for name, value in vars(arguments).items()
+        if name.startswith(prefix) and value is not None
+    }
+    chosen = recipe.read(arguments.recipe, overrides)
+    run = arguments.out or Path("runs") / Path(arguments.recipe).stem
+    try:
+        train.train(
+            chosen,
+            run,
+            arguments.data,
+            resume=arguments.resume,
             device=arguments.device,
-            on_progress=_print_progress,
+            devices=arguments.devices,
+            workers=arguments.workers,
+            validate_every=arguments.validate_every,
+            save_minutes=arguments.save_minutes,
+            bar=True,
         )
-        rows = evaluate({out.stem: Upscaler(net)}, root, arguments.test, config.scales)
-        print(table(rows))
-        psnr: dict[str, dict[str, float]] = {name: {} for name in arguments.test}
-        for row in rows:
-            psnr[row.set][str(row.scale)] = round(row.psnr, 4)
-        sets, excluded = " + ".join(arguments.sets), ", ".join(arguments.exclude) or "nothing"
-        card = checkpoint.Card(
-            name=out.stem,
-            architecture="CRNetA",
-            arguments={"n0": config.n0, "m0": config.m0, "recursions": config.recursions},
-            scales=config.scales,
-            training={
-                "data": f"Y of {sets} without {excluded}: {len(paths)} images",
-                "recipe": str(config),
-                "time": f"{seconds / 60:.0f} minutes on {arguments.device}",
-            },
-            psnr=psnr,
-        )
-        file.write(checkpoint.serialize(net, card))
-    state.unlink(missing_ok=True)
+    except (FileExistsError, ValueError) as error:
+        raise UsageError(str(error)) from error
+    print(f"trained: {run / 'last.ckpt'}; crnet export writes it as a weights file")
     return 0
 
 
-def _print_progress(p: train.Progress) -> None:
-    left = (p.steps - p.step) * p.seconds_per_step / 60
-    print(
-        f"step {p.step}/{p.steps}  L1 {p.loss:.3f}/255  gradient {p.gradient_norm:.3f}  "
-        f"codes on {p.live:.1%}  {left:.0f} min left",
-        flush=True,
-    )
+def _export(arguments: argparse.Namespace) -> int:
+    out: Path = arguments.out
+    if out.suffix != ".safetensors":
+        raise UsageError(f"OUT must end in .safetensors, got {out}")
+    card = dataclasses.replace(checkpoint.card(arguments.checkpoint), name=out.stem)
+    net = checkpoint.load(arguments.checkpoint)
+    if arguments.half:  # what is measured is what is written
+        net = net.half().float()
+    with output_file(out, overwrite=arguments.overwrite) as file:
+        rows: list[Row] = []
+        if arguments.test:
+            root = data_root(arguments.data)
+            with _bar("evaluate") as bar:
+                rows = evaluate(
+                    {out.stem: Upscaler(net)}, root, arguments.test, card.scales,
+                    on_image=_follow(bar),
+                )  # fmt: skip
+            print(table(rows))
+        for row in rows:
+            card.psnr.setdefault(row.set, {})[str(row.scale)] = round(row.psnr, 4)
+        file.write(checkpoint.serialize(net.half() if arguments.half else net, card))
+    print(out)
+    return 0
 
 
 def _check_device(device: str) -> None:

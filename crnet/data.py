@@ -1,24 +1,20 @@
-"""Image sets under a data root, and the training patches cut from them.
+"""Image sets under a data root: find them, read them, check them.
 
 A data root is a folder of image sets; a set is a folder of images.  The root comes from ``--data``
 or from the environment variable ``CRNET_DATA``; nothing here knows of any other place.
-
-CRNet-A trains on Y (BT.601, rounded to 8 bit as in the evaluation) in [0, 1]: pairs of a
-bicubic-enlarged patch and its original, for ×2, ×3 and ×4 together, in the eight flips and
-quarter turns.
 """
 
 import hashlib
 import os
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from baselines.bicubic import bicubic, imresize, modcrop, round_uint8
+from baselines.bicubic import imresize, round_uint8
 from crnet.color import rgb_to_ycbcr
 from crnet.files import ImageFileError, read_picture
 
@@ -56,13 +52,15 @@ def find_images(folder: Path, exclude: Collection[str] = ()) -> list[Path]:
     """
     if not folder.is_dir():
         raise DataError(f"the image set {folder} is not a folder")
-    paths = sorted(
-        p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()
-    )
-    paths = [p for p in paths if p.name not in exclude]
+    paths = [p for p in _images(folder) if p.name not in exclude]
     if not paths:
         raise DataError(f"the image set {folder} holds no image")
     return paths
+
+
+def _images(folder: Path) -> list[Path]:
+    paths = folder.iterdir()
+    return sorted(p for p in paths if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
 
 
 def read_y(path: Path) -> Tensor:
@@ -75,16 +73,34 @@ def read_y(path: Path) -> Tensor:
     DataError
         If the file is not an 8-bit image that can be decoded.
     """
+    levels = _levels(path)
+    return levels if levels.shape[1] == 1 else luma(levels)
+
+
+def read_rgb(path: Path) -> Tensor:
+    """Return an image file as uint8 (1, 3, H, W); the three channels of a grey image are equal.
+
+    Raises
+    ------
+    DataError
+        If the file is not an 8-bit image that can be decoded.
+    """
+    return _levels(path).expand(-1, 3, -1, -1).contiguous()
+
+
+def luma(rgb: Tensor) -> Tensor:
+    """Return Y (B, 1, H, W) of uint8 RGB, rounded to uint8 as MATLAB's ``rgb2ycbcr`` does."""
+    return round_uint8(255 * rgb_to_ycbcr(rgb.double() / 255)[:, :1])
+
+
+def _levels(path: Path) -> Tensor:
     try:
         picture = read_picture(path)
     except ImageFileError as error:
         raise DataError(str(error)) from error
     if picture.bits != 8 or picture.alpha is not None:
         raise DataError(f"{path}: has 16 bits or transparency; convert it to 8-bit grey or RGB")
-    if picture.color.shape[1] == 1:
-        return round_uint8(255 * picture.color)
-    levels = (255 * picture.color).round().double()
-    return round_uint8(255 * rgb_to_ycbcr(levels / 255)[:, :1])
+    return round_uint8(255 * picture.color)
 
 
 def sha256(path: Path) -> str:
@@ -92,72 +108,100 @@ def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-@dataclass(frozen=True)
-class Pair:
-    """One training image at one scale: bicubic-enlarged input (float32) and original (uint8)."""
+@dataclass
+class Findings:
+    """What `check` found under a data root.
 
-    x: Tensor  # (H, W)
-    target: Tensor  # (H, W)
+    Attributes
+    ----------
+    images : dict
+        Readable images by set.
+    damaged : list of str
+        Messages that name the files that cannot be read.
+    copies : list of tuple
+        Files of equal bytes or equal pixels.
+    alike : list of tuple
+        Training and test images that show the same picture at whatever size: their thumbnails
+        correlate above `ALIKE`.
+    """
+
+    images: dict[str, int] = field(default_factory=dict)
+    damaged: list[str] = field(default_factory=list)
+    copies: list[tuple[str, str]] = field(default_factory=list)
+    alike: list[tuple[str, str]] = field(default_factory=list)
 
 
-def make_pairs(
-    paths: Sequence[Path],
-    scales: Sequence[int],
-    patch: int,
-    on_image: Callable[[int, int], None] | None = None,
-) -> list[Pair]:
-    """Read the images and reduce and enlarge each at each scale; skip those below a patch.
+ALIKE = 0.99
+"""Correlation of thumbnails of 16×16 above which two pictures are taken for one."""
+
+
+def check(
+    root: Path, test: Collection[str], on_image: Callable[[int, int], None] | None = None
+) -> Findings:
+    """Read every image of every set; find copies, and training images that show a test image.
+
+    ``woman`` of Set5 is BSDS200's ``302003.jpg`` made smaller, which no hash would find.
 
     Parameters
     ----------
-    paths : sequence of Path
-        Image files.
-    scales : sequence of int
-        Factors.
-    patch : int
-        Side of the patches that will be cut, in HR pixels.
+    root : Path
+        Folder of image sets.
+    test : collection of str
+        Names of the sets that others must not overlap.
     on_image : callable, optional
         Called with (images done, images in all).
 
     Raises
     ------
     DataError
-        If a file cannot be read, or no image is as large as a patch.
+        If the root holds no set with an image.
     """
-    pairs = []
-    for done, path in enumerate(paths, 1):
-        y = read_y(path)
-        for scale in scales:
-            if min(y.shape[-2:]) < max(patch, scale) + scale:
+    sets = {folder.name: _images(folder) for folder in sorted(root.iterdir()) if folder.is_dir()}
+    sets = {name: paths for name, paths in sets.items() if paths}
+    if not sets:
+        raise DataError(f"the data root {root} holds no folder of images")
+    found = Findings()
+    total, done = sum(len(paths) for paths in sets.values()), 0
+    seen: dict[str, str] = {}
+    names: list[str] = []
+    thumbnails: list[Tensor] = []
+    for name, paths in sets.items():
+        found.images[name] = 0
+        for path in paths:
+            done += 1
+            if on_image:
+                on_image(done, total)
+            try:
+                y = read_y(path)
+            except DataError as error:
+                found.damaged.append(str(error))
                 continue
-            target = modcrop(y, scale)
-            x = bicubic(imresize(target.float() / 255, 1 / scale), scale)
-            pairs.append(Pair(x[0, 0], target[0, 0]))
-        if on_image:
-            on_image(done, len(paths))
-    if not pairs:
-        raise DataError(f"none of {len(paths)} images is as large as a patch of {patch}x{patch}")
-    return pairs
+            found.images[name] += 1
+            label = f"{name}/{path.name}"
+            pixels = hashlib.sha256(str(tuple(y.shape)).encode() + y.numpy().tobytes()).hexdigest()
+            if pixels in seen:
+                found.copies.append((seen[pixels], label))
+            seen.setdefault(pixels, label)
+            names.append(label)
+            thumbnails.append(_thumbnail(y))
+    if thumbnails:
+        found.alike = _alike(names, torch.stack(thumbnails), set(test), set(found.copies))
+    return found
 
 
-def draw_batch(
-    pairs: Sequence[Pair], batch: int, patch: int, seed: int, step: int
-) -> tuple[Tensor, Tensor]:
-    """Return the (input, target) patches of a step, both float32 (batch, 1, patch, patch).
+def _thumbnail(y: Tensor) -> Tensor:
+    """Return Y (1, 1, H, W) at 16×16, without mean and of norm one, flattened."""
+    small = imresize(y.double(), size=(16, 16)).flatten()
+    return F.normalize(small - small.mean(), dim=0)
 
-    A pure function of (seed, step), so a resumed run sees the batches of an uninterrupted one.
-    Images are drawn by area, so that every patch is as likely as any other.
-    """
-    rng = np.random.default_rng((seed, step))
-    area = np.array([p.x.numel() for p in pairs], dtype=np.float64)
-    xs: list[Tensor] = []
-    targets: list[Tensor] = []
-    for index in rng.choice(len(pairs), size=batch, p=area / area.sum()):
-        pair = pairs[index]
-        top = rng.integers(pair.x.shape[0] - patch + 1)
-        left = rng.integers(pair.x.shape[1] - patch + 1)
-        turns, flip = int(rng.integers(4)), bool(rng.integers(2))
-        for out, image in ((xs, pair.x), (targets, pair.target)):
-            cut = image[top : top + patch, left : left + patch].rot90(turns)
-            out.append(cut.flip(1) if flip else cut)
-    return torch.stack(xs)[:, None], torch.stack(targets)[:, None].float() / 255
+
+def _alike(
+    names: list[str], thumbnails: Tensor, test: set[str], copies: set[tuple[str, str]]
+) -> list[tuple[str, str]]:
+    tested = [name.split("/")[0] in test for name in names]
+    pairs = (thumbnails @ thumbnails.T > ALIKE).nonzero().tolist()
+    return [
+        (names[i], names[j])
+        for i, j in pairs
+        if tested[i] and not tested[j] and not {(names[i], names[j]), (names[j], names[i])} & copies
+    ]

@@ -80,6 +80,7 @@ def run(folder: Path, scale: int = 3) -> Iterator[str]:
     folder.mkdir(parents=True, exist_ok=True)
     path = photo()
     net = load("crnet-a")
+    assert isinstance(net, CRNetA)  # noqa: S101
     network = Upscaler(net)
     yield f"{path.name}, 768x512, reduced x{scale} by MATLAB bicubic and enlarged again; on Y:"
     yield ""

@@ -1,10 +1,12 @@
-"""Measure PSNR and SSIM under the protocol of the paper's Table 2.
+"""Measure PSNR and SSIM under the protocols of the paper's Tables 2 and 3.
 
-The protocol was found by reproducing all published bicubic cells at printed precision; it is a
-record so that a table can say what it was measured with.
+That of Table 2 was found by reproducing all published bicubic cells at printed precision; that of
+Table 3 is the convention of the systems in it.  A protocol is a record so that a table can say what
+it was measured with.
 """
 
 import dataclasses
+import itertools
 import os
 import platform
 import statistics
@@ -12,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import PIL
@@ -21,17 +23,25 @@ from torch import Tensor
 
 from baselines.bicubic import bicubic, imresize, modcrop, round_uint8
 from crnet.checkpoint import load
-from crnet.data import DataError, find_images, read_y, sha256
+from crnet.color import rgb_to_ycbcr
+from crnet.data import DataError, find_images, read_rgb, read_y, sha256
+from crnet.ensemble import Ensemble
 from crnet.metrics import psnr, ssim
+from crnet.published import cells
 from crnet.upscale import Upscaler
 
 System: TypeAlias = Callable[[Tensor, int], Tensor]
-"""A system: LR Y in [0, 1], (1, 1, h, w), and the scale to HR Y, (1, 1, scale·h, scale·w)."""
+"""A system: LR Y in [0, 1], (1, 1, h, w), and the scale to HR Y, (1, 1, scale·h, scale·w).
+
+One whose attribute `channels` is 3 takes and returns RGB instead.
+"""
 
 
 @dataclass(frozen=True)
 class Protocol:
     """How a number of a table is measured.
+
+    On Y, for systems that take Y (Table 2):
 
     1. Mod-crop the 8-bit Y (MATLAB ``rgb2ycbcr``, rounded; grey as it is) to the scale.
     2. Reduce by bicubic ``imresize`` in floating point; LR is not rounded.
@@ -39,22 +49,32 @@ class Protocol:
     4. Shave `shave` times the scale from each side; PSNR with peak 255 and Wang's SSIM; the mean
        over the images of a set.
 
+    On RGB, for systems that take RGB (Table 3): LR is 8-bit, as the LR files of the field are; the
+    result is rounded to 8 bit in RGB, and Y of result and original, in floating point, compared.
+
     Attributes
     ----------
     name : str
         What a table calls it.
+    rgb : bool
+        The second way.
     clip : (int, int), or None
         Grey levels to which the result is clipped; None clips to [0, 255].
     shave : int
         Pixels per unit of scale removed from each side.
+    edges : "symmetric" or "replicate"
+        Edges of the reduction, see :func:`baselines.imresize`.
     """
 
     name: str = "crnet-table-2"
+    rgb: bool = False
     clip: tuple[int, int] | None = (16, 235)
     shave: int = 1
+    edges: Literal["symmetric", "replicate"] = "symmetric"
 
 
 TABLE_2 = Protocol()
+TABLE_3 = Protocol("crnet-table-3", rgb=True, clip=None, edges="replicate")
 
 
 @dataclass(frozen=True)
@@ -70,34 +90,91 @@ class Row:
     psnr: float
     ssim: float
     seconds: float
+    protocol: str = TABLE_2.name
 
 
-def system(name: str, device: str = "cpu") -> System:
-    """Return a system by name: ``bicubic``, a bundled model or a weights file.
+def system(
+    name: str, device: str = "cpu", *, ensemble: bool = False, precision: str = "float32"
+) -> System:
+    """Return a system by name: ``bicubic``, a bundled model, a weights file or a checkpoint.
 
     Raises
     ------
     CheckpointError
         If there is none of this name.
     """
-    return bicubic if name == "bicubic" else Upscaler(load(name, device=device))
+    one: System = (
+        bicubic if name == "bicubic" else Upscaler(load(name, device=device), precision=precision)
+    )
+    return Ensemble(one) if ensemble else one
+
+
+def protocol_of(upscale: System) -> Protocol:
+    """Return the protocol of the paper's table for a system: by its channels."""
+    return TABLE_3 if getattr(upscale, "channels", 1) == 3 else TABLE_2
+
+
+def degrade(original: Tensor, scale: int, protocol: Protocol = TABLE_2) -> Tensor:
+    """Return the LR image of a protocol, float32 in [0, 1].
+
+    Parameters
+    ----------
+    original : Tensor, shape (1, 1, H, W), or (1, 3, H, W) for a protocol on RGB, uint8
+        Mod-cropped to the scale.
+    scale : int
+        Factor.
+    protocol : Protocol
+        How.
+
+    Returns
+    -------
+    Tensor, shape (1, 1 or 3, H // scale, W // scale)
+    """
+    x = original if protocol.rgb else original.double()
+    return imresize(x, 1 / scale, edges=protocol.edges).float() / 255
+
+
+def compare(
+    sr: Tensor, original: Tensor, scale: int, protocol: Protocol = TABLE_2
+) -> tuple[float, float]:
+    """Return (PSNR in dB, SSIM) of a result in [0, 1] and its mod-cropped original in uint8.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ, the result is not finite, or the image too small for the border and
+        the window of SSIM.
+    """
+    if sr.shape != original.shape:
+        raise ValueError(f"the system returned {tuple(sr.shape)}, not {tuple(original.shape)}")
+    if not bool(torch.isfinite(sr).all()):
+        raise ValueError("the system returned NaN or infinite values")
+    low, high = protocol.clip or (0, 255)
+    levels = round_uint8((255 * sr.double()).clamp(low, high)).cpu()
+    a, b = (
+        255 * rgb_to_ycbcr(x.double() / 255)[:, :1] if protocol.rgb else x
+        for x in (levels, original)
+    )
+    edge = protocol.shave * scale
+    window = (..., slice(edge, -edge or None), slice(edge, -edge or None))
+    return float(psnr(a[window], b[window])), float(ssim(a[window], b[window]))
 
 
 def score(
-    y: Tensor, scale: int, upscale: System, protocol: Protocol = TABLE_2
+    original: Tensor, scale: int, upscale: System, protocol: Protocol | None = None
 ) -> tuple[float, float, float]:
     """Return (PSNR in dB, SSIM, seconds) of a system on one image.
 
     Parameters
     ----------
-    y : Tensor, shape (1, 1, H, W), uint8
-        The original, as of :func:`crnet.data.read_y`.
+    original : Tensor, shape (1, 1, H, W), or (1, 3, H, W) for a system on RGB, uint8
+        The original, as of :func:`crnet.data.read_y` or :func:`crnet.data.read_rgb`.
     scale : int
         Factor.
     upscale : callable
         The system.
-    protocol : Protocol
-        How to measure.
+    protocol : Protocol, optional
+        How to measure; by default as the paper does for such a system.
 
     Raises
     ------
@@ -110,24 +187,42 @@ def score(
     >>> score(flat, 2, bicubic)[:2]
     (inf, 1.0)
     """
-    if y.dtype != torch.uint8 or y.shape[:2] != (1, 1):
-        raise ValueError(f"y must be uint8 (1, 1, H, W), got {y.dtype} {tuple(y.shape)}")
-    original = modcrop(y, scale)
-    lr = imresize(original.double(), 1 / scale).float() / 255
+    protocol = protocol or protocol_of(upscale)
+    _check_original(original, protocol)
+    original = modcrop(original, scale)
+    lr = degrade(original, scale, protocol)
     started = time.perf_counter()
     with torch.inference_mode():
         sr = upscale(lr, scale)
     seconds = time.perf_counter() - started
-    if sr.shape != original.shape:
-        raise ValueError(f"the system returned {tuple(sr.shape)}, not {tuple(original.shape)}")
-    if not bool(torch.isfinite(sr).all()):
-        raise ValueError("the system returned NaN or infinite values")
-    low, high = protocol.clip or (0, 255)
-    result = round_uint8((255 * sr.double()).clamp(low, high)).cpu()
-    edge = protocol.shave * scale
-    window = (..., slice(edge, -edge or None), slice(edge, -edge or None))
-    a, b = result[window], original[window]
-    return float(psnr(a, b)), float(ssim(a, b)), seconds
+    return *compare(sr, original, scale, protocol), seconds
+
+
+def _check_original(original: Tensor, protocol: Protocol) -> None:
+    channels = 3 if protocol.rgb else 1
+    if original.dtype != torch.uint8 or original.shape[:2] != (1, channels):
+        raise ValueError(
+            f"the original must be uint8 (1, {channels}, H, W), "
+            f"got {original.dtype} {tuple(original.shape)}"
+        )
+
+
+def score_recursions(
+    original: Tensor, scale: int, upscale: Upscaler, protocol: Protocol | None = None
+) -> list[tuple[float, float, float]]:
+    """Return (PSNR, SSIM, seconds) of the image of every code z_0, …, z_K, from one pass.
+
+    Parameters and Raises are those of :func:`score`; the seconds are those of the whole pass.
+    """
+    protocol = protocol or protocol_of(upscale)
+    _check_original(original, protocol)
+    original = modcrop(original, scale)
+    lr = degrade(original, scale, protocol)
+    started = time.perf_counter()
+    with torch.inference_mode():
+        images = upscale.recursions(lr, scale)
+    seconds = time.perf_counter() - started
+    return [(*compare(sr, original, scale, protocol), seconds) for sr in images]
 
 
 def evaluate(
@@ -136,7 +231,8 @@ def evaluate(
     sets: Sequence[str],
     scales: Sequence[int],
     *,
-    protocol: Protocol = TABLE_2,
+    protocol: Protocol | None = None,
+    recursions: bool = False,
     on_image: Callable[[int, int], None] | None = None,
 ) -> list[Row]:
     """Measure systems on image sets.
@@ -151,8 +247,11 @@ def evaluate(
         Names of sets.
     scales : sequence of int
         Factors.
-    protocol : Protocol
-        How to measure.
+    protocol : Protocol, optional
+        How to measure; by default as the paper does for each system.
+    recursions : bool
+        Measure the image of every code of an :class:`~crnet.Upscaler`, as model ``NAME k=0`` to
+        ``NAME k=K``.
     on_image : callable, optional
         Called with (images done, images in all).
 
@@ -170,36 +269,45 @@ def evaluate(
     total = len(models) * len(scales) * sum(len(paths) for paths in files.values())
     done, rows = 0, []
     for set_name, paths in files.items():
-        originals = [read_y(path) for path in paths]
+        channels = {getattr(upscale, "channels", 1) for upscale in models.values()}
+        readers = {1: read_y, 3: read_rgb}
+        originals = {c: [readers[c](path) for path in paths] for c in channels}
         for scale in scales:
             for model, upscale in models.items():
-                scores = []
-                for path, y in zip(paths, originals, strict=True):
+                own = protocol or protocol_of(upscale)
+                scores: list[list[tuple[float, float, float]]] = []
+                for path, x in zip(paths, originals[3 if own.rgb else 1], strict=True):
                     try:
-                        scores.append(score(y, scale, upscale, protocol))
+                        if recursions and isinstance(upscale, Upscaler):
+                            scores.append(score_recursions(x, scale, upscale, own))
+                        else:
+                            scores.append([score(x, scale, upscale, own)])
                     except ValueError as error:
                         raise DataError(f"{path}, x{scale}, {model}: {error}") from error
                     done += 1
                     if on_image:
                         on_image(done, total)
-                mean_psnr, mean_ssim = (statistics.fmean(s[i] for s in scores) for i in (0, 1))
-                seconds = statistics.median(s[2] for s in scores)
-                rows.append(Row(model, set_name, scale, mean_psnr, mean_ssim, seconds))
+                for k, several in enumerate(zip(*scores, strict=True)):
+                    name = f"{model} k={k}" if len(scores[0]) > 1 else model
+                    mean_psnr, mean_ssim = (statistics.fmean(s[i] for s in several) for i in (0, 1))
+                    seconds = statistics.median(s[2] for s in several)
+                    row = Row(name, set_name, scale, mean_psnr, mean_ssim, seconds, own.name)
+                    rows.append(row)
     return rows
 
 
 def report(
-    rows: Sequence[Row], root: Path, sets: Sequence[str], protocol: Protocol
+    rows: Sequence[Row], root: Path, sets: Sequence[str], protocols: Sequence[Protocol]
 ) -> dict[str, Any]:
     """Return what ``crnet evaluate --json`` writes: results and all they depend on.
 
-    Keys: `protocol`, `versions`, `data` (SHA-256 of every image, by set) and `results`, a list of
-    {model, set, scale, psnr, ssim, seconds}.
+    Keys: `protocols`, `versions`, `data` (SHA-256 of every image, by set) and `results`, a list of
+    {model, set, scale, psnr, ssim, seconds, protocol}.
     """
     import crnet
 
     return {
-        "protocol": dataclasses.asdict(protocol),
+        "protocols": [dataclasses.asdict(protocol) for protocol in protocols],
         "versions": {
             "csc-crnet": crnet.__version__,
             "torch": torch.__version__,
@@ -217,8 +325,10 @@ def report(
     }
 
 
-def table(rows: Sequence[Row]) -> str:
-    """Return rows as an aligned text table.
+def table(rows: Sequence[Row], *, paper: bool = False) -> str:
+    """Return rows as an aligned text table, with the published cells beside them if asked.
+
+    The published rows of a set and scale follow ours; their names are in brackets.
 
     Examples
     --------
@@ -226,12 +336,18 @@ def table(rows: Sequence[Row]) -> str:
     set    scale  model    PSNR dB    SSIM  seconds
     Set5      x2  bicubic   33.662  0.9299    0.001
     """
-    w_set = max([4, *(len(r.set) for r in rows)])
-    w_model = max([5, *(len(r.model) for r in rows)])
-    lines = [f"{'set':{w_set}}  {'scale':>6}  {'model':{w_model}}  PSNR dB    SSIM  seconds"]
-    for r in rows:
-        lines.append(
-            f"{r.set:{w_set}}  {f'x{r.scale}':>6}  {r.model:{w_model}}  "
-            f"{r.psnr:7.3f}  {r.ssim:.4f}  {r.seconds:7.3f}"
-        )
-    return "\n".join(lines)
+    lines: list[tuple[str, int, str, str]] = []
+    for (set_name, scale), cell in itertools.groupby(rows, lambda r: (r.set, r.scale)):
+        for r in cell:
+            told = f"{r.psnr:7.3f}  {r.ssim:.4f}  {r.seconds:7.3f}"
+            lines.append((set_name, scale, r.model, told))
+        for c in cells(set_name, scale) if paper else ():
+            told = f"{c.psnr:6.2f}   " + ("" if c.ssim is None else f"{c.ssim:.4f}")
+            lines.append((set_name, scale, f"[{c.method}]", told.rstrip()))
+    w_set = max([4, *(len(line[0]) for line in lines)])
+    w_model = max([5, *(len(line[2]) for line in lines)])
+    head = f"{'set':{w_set}}  {'scale':>6}  {'model':{w_model}}  PSNR dB    SSIM  seconds"
+    return "\n".join(
+        [head]
+        + [f"{s:{w_set}}  {f'x{n}':>6}  {model:{w_model}}  {told}" for s, n, model, told in lines]
+    )

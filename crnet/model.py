@@ -1,4 +1,6 @@
-"""CRNet-A: super-resolution of a bicubic-enlarged image by an unfolded sparse code.
+"""CRNet-A and CRNet-B: super-resolution by an unfolded sparse code.
+
+CRNet-A takes a bicubic-enlarged image I:
 
     y = ReLU(F1 ⊗ ReLU(F0 ⊗ I))                    features, n0 maps        (eq. 11)
     z_0 = ReLU(Wl ⊗ y),  z_k = ReLU(Wl ⊗ y + S ⊗ z_{k−1}),  k ≤ K   codes, m0 maps  (eq. 12)
@@ -8,6 +10,9 @@ All kernels are 3×3 with zero padding 1 and there is no bias, so the whole netw
 homogeneous: scaling the image scales the output.  S is one tensor for all K recursions, so K
 changes the depth (K + 5) but no parameter.
 
+CRNet-B takes the LR image and is a CRNet-A between feature maps: head, a residual unit of the
+scale, the CRNet-A, a pixel-shuffle upsampler of the scale, tail.
+
 References
 ----------
 Zhang, Liu, Yu, "CRNet: image super-resolution using a convolutional sparse coding inspired
@@ -16,7 +21,8 @@ equals ISTA is 5×5 (`csc.unfold`).
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -40,7 +46,7 @@ class CRNetA(nn.Module):
     recursions : int
         K ≥ 0; may be changed later.
     channels : int
-        Channels of the image.
+        Channels of the image, or of the feature maps where it is a part of CRNet-B.
     residual : bool
         Add the input to the output (eq. 14); the paper's Fig. 4 compares without.
     threshold : bool
@@ -62,6 +68,9 @@ class CRNetA(nn.Module):
     (8, torch.Size([1, 1, 12, 10]))
     """
 
+    enlarged = True  # takes the bicubic-enlarged image
+    architecture = "CRNetA"
+
     def __init__(
         self,
         n0: int = 128,
@@ -82,11 +91,7 @@ class CRNetA(nn.Module):
             )
 
         def conv(n_in: int, n_out: int, gain: float = 1.0) -> nn.Conv2d:
-            layer = nn.Conv2d(n_in, n_out, 3, padding=1, bias=bias)
-            layer.weight = nn.Parameter(_he(n_out, n_in, gain, generator))
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
-            return layer
+            return _conv(n_in, n_out, gain, bias, generator)
 
         self.residual = residual
         self.F0 = conv(channels, n0)
@@ -147,6 +152,184 @@ class CRNetA(nn.Module):
     def reach(self) -> int:
         """Count the pixels to each side that an output pixel depends on: one per layer."""
         return self.depth
+
+
+class CRNetB(nn.Module):
+    """CRNet-B, which maps LR images to sharp ones, `scale` times as large.
+
+    mean shift → head 3→n0 → residual unit of the scale → CRNet-A in feature space, with skip →
+    upsampler of the scale → tail n0→3 → mean shift.  The upsamplers are 3×3 convolutions to
+    n0·s² maps and a pixel shuffle; ×4 is two of ×2.  Only the path of the chosen scale runs.
+
+    Input is RGB (B, 3, h, w) in [0, 1], output (B, 3, scale·h, scale·w).
+
+    Parameters
+    ----------
+    n0, m0 : int
+        Feature maps, and code maps (atoms).
+    recursions : int
+        K ≥ 0; may be changed later.
+    scales : sequence of int
+        Some of 2, 3 and 4; each has its residual unit and upsampler.
+    threshold, generator
+        As of :class:`CRNetA`.
+    bias : bool
+        Biases on every convolution but W and S.
+
+    Raises
+    ------
+    ValueError
+        If a size is not positive or a scale is none of 2, 3 and 4.
+
+    References
+    ----------
+    Zhang, Liu, Yu, 2019, section 4.  What it leaves open (head, upsamplers, one tail, where the
+    skip closes) follows MDSR of Lim et al., "Enhanced deep residual networks for single image
+    super-resolution", CVPRW 2017; it is the layout that gives the paper's 36 layers and 2.0M
+    weights at m0 = 256.
+
+    Examples
+    --------
+    >>> net = CRNetB(n0=8, m0=16, recursions=3)
+    >>> net.depth, net(torch.zeros(1, 3, 12, 10), 3).shape
+    (14, torch.Size([1, 3, 36, 30]))
+    """
+
+    enlarged = False  # takes the LR image
+    architecture = "CRNetB"
+    mean: Tensor
+
+    def __init__(
+        self,
+        n0: int = 64,
+        m0: int = 1024,
+        recursions: int = 25,
+        *,
+        scales: Sequence[int] = (2, 3, 4),
+        threshold: bool = False,
+        bias: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        if not scales or not set(scales) <= {2, 3, 4}:
+            raise ValueError(f"scales must be some of 2, 3 and 4, got {list(scales)}")
+
+        def conv(n_in: int, n_out: int, gain: float = 1.0) -> nn.Conv2d:
+            return _conv(n_in, n_out, gain, bias, generator)
+
+        self.body = CRNetA(
+            n0, m0, recursions, channels=n0, threshold=threshold, bias=bias, generator=generator
+        )
+        # The mean of DIV2K, as in MDSR; a convention of the weights, not a property of the images.
+        mean = torch.tensor([0.4488, 0.4371, 0.4040]).view(1, 3, 1, 1)
+        self.register_buffer("mean", mean, persistent=False)
+        self.head = conv(3, n0, math.sqrt(0.5))  # no ReLU follows: half of He's variance
+        ordered = sorted(set(scales))
+        self.units = nn.ModuleDict(
+            {
+                str(s): nn.Sequential(conv(n0, n0), nn.ReLU(inplace=True), conv(n0, n0, 0.1))
+                for s in ordered
+            }
+        )
+        self.upsamplers = nn.ModuleDict(
+            {
+                str(s): nn.Sequential(
+                    *(
+                        layer
+                        for f in _FACTORS[s]
+                        for layer in (conv(n0, f * f * n0, math.sqrt(0.5)), nn.PixelShuffle(f))
+                    )
+                )
+                for s in ordered
+            }
+        )
+        self.tail = conv(n0, 3, 0.1)
+        self._start_bilinear()
+
+    @torch.no_grad()
+    def _start_bilinear(self) -> None:
+        """Let three maps carry R, G and B past the body, enlarged bilinearly, to the output.
+
+        The rest starts small, so that training starts near the bilinear image, as that of CRNet-A
+        does near the bicubic one.  Networks of fewer than three maps start without.
+        """
+        if self.tail.weight.shape[1] < 3:
+            return
+        for c in range(3):
+            self.head.weight[c] = 0
+            self.head.weight[c, c, 1, 1] = 1
+            self.tail.weight[:, c] = 0
+            self.tail.weight[c, c, 1, 1] = 1
+        for scale, layers in self.upsamplers.items():
+            for f, layer in zip(_FACTORS[int(scale)], layers[::2], strict=True):  # type: ignore[index]
+                at = (torch.arange(f) + 0.5) / f - 0.5  # of the new pixels in the old one
+                taps = (1 - (at[:, None] - torch.tensor([-1.0, 0.0, 1.0])).abs()).clamp(min=0)
+                for c in range(3):
+                    maps = slice(c * f * f, (c + 1) * f * f)
+                    layer.weight[maps] = 0
+                    layer.weight[maps, c] = torch.einsum("ia,jb->ijab", taps, taps).flatten(0, 1)
+
+    def forward(self, x: Tensor, scale: int) -> Tensor:
+        """Map LR images (B, 3, h, w) to sharp images (B, 3, scale·h, scale·w)."""
+        x = self.prepare(x, scale)
+        return self.reconstruct(x, self.body.cista(self.body.features(x)), scale)
+
+    def prepare(self, x: Tensor, scale: int) -> Tensor:
+        """Return the feature maps (B, n0, h, w) that the CRNet-A takes."""
+        if x.ndim != 4 or x.shape[1] != 3 or not x.is_floating_point():
+            raise ValueError(
+                "CRNet-B takes floating-point RGB (B, 3, h, w) in [0, 1], "
+                f"got {x.dtype} of shape {tuple(x.shape)}"
+            )
+        if str(scale) not in self.units:
+            known = ", ".join(self.units)
+            raise ValueError(f"this CRNet-B upscales by {known}, not by {scale}")
+        x = self.head(x - self.mean)
+        out: Tensor = x + self.units[str(scale)](x)
+        return out
+
+    def codes(self, x: Tensor, scale: int) -> Iterator[Tensor]:
+        """Yield the codes z_0, …, z_K, each (B, m0, h, w)."""
+        return self.body.codes(self.prepare(x, scale))
+
+    def reconstruct(self, x: Tensor, z: Tensor, scale: int) -> Tensor:
+        """Return the image of the feature maps of `prepare` and codes, (B, 3, scale·h, scale·w)."""
+        x = self.body.reconstruct(x, z)
+        x = self.upsamplers[str(scale)](x)
+        # The tail makes the image itself, not a residual: bfloat16 would show.
+        with torch.autocast(x.device.type, enabled=False):
+            image: Tensor = self.tail(x.to(self.tail.weight.dtype))
+        return image + self.mean
+
+    @property
+    def cista(self) -> CISTA:
+        """The unfolded sparse code."""
+        return self.body.cista
+
+    @property
+    def depth(self) -> int:
+        """Count the weight layers on the longest path: K + 5, and six more where there is ×4."""
+        return self.body.depth + 4 + max(len(_FACTORS[int(s)]) for s in self.upsamplers)
+
+    @property
+    def reach(self) -> int:
+        """Bound the LR pixels to each side that an output pixel depends on: one per layer."""
+        return self.depth
+
+
+Network: TypeAlias = CRNetA | CRNetB
+
+_FACTORS = {2: (2,), 3: (3,), 4: (2, 2)}  # of the pixel shuffles
+
+
+def _conv(
+    n_in: int, n_out: int, gain: float, bias: bool, generator: torch.Generator | None
+) -> nn.Conv2d:
+    layer = nn.Conv2d(n_in, n_out, 3, padding=1, bias=bias)
+    layer.weight = nn.Parameter(_he(n_out, n_in, gain, generator))
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
 
 
 def _he(n_out: int, n_in: int, gain: float, generator: torch.Generator | None) -> Tensor:

@@ -1,225 +1,602 @@
-"""Train a CRNet-A on Y: Adam, cosine decay, L1, clipped gradients, averaged weights.
+"""Train a network by a recipe, with PyTorch Lightning: ``pip install csc-crnet[train]``.
 
-Small on purpose: one process, one loop, one checkpoint.  A run that is cut off resumes where its
-last checkpoint was written and draws the batches it would have drawn.
+A run is a folder:
+
+    recipe.toml        what the run is, resolved
+    last.ckpt          everything that resuming needs, and previous.ckpt, the one before
+    best.ckpt          the state of the best validation PSNR so far
+    logs/N/            CSV and TensorBoard logs, a folder per start
+
+A run that is cut off and resumed ends with the weights, bit for bit, of one that was not: batches
+are a function of the step (:mod:`crnet.patches`), and the state of weights, averages, optimizer and
+schedule is in the checkpoint.  Checkpoints are plain tensors and numbers (``weights_only=True``).
 """
 
 import dataclasses
 import hashlib
+import logging
 import math
 import os
+import signal
+import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from lightning import pytorch as pl
+from lightning.pytorch.callbacks import Callback, WeightAveraging
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+from torch import Tensor
+from torch.utils.data import DataLoader
+from tqdm import tqdm
 
-from crnet.data import Pair, draw_batch
-from crnet.model import CRNetA
+from baselines.bicubic import bicubic, imresize, round_uint8
+from crnet import checkpoint
+from crnet.color import rgb_to_ycbcr
+from crnet.data import DataError, data_root, find_images, read_rgb, read_y
+from crnet.metrics import psnr
+from crnet.model import Network
+from crnet.muon import Muon
+from crnet.patches import Batch, Batches, Cuts, Photo, Sampler, read_photos
+from crnet.recipe import Recipe, from_fields
 
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """What a run depends on, besides the images."""
-
-    n0: int = 64
-    m0: int = 128
-    recursions: int = 12
-    scales: tuple[int, ...] = (2, 3, 4)
-    steps: int = 16_000
-    batch: int = 8
-    patch: int = 41
-    lr: float = 1e-3
-    warmup: int = 200
-    clip_norm: float = 0.4
-    ema: float = 0.999
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be trained."""
-        for name in ("n0", "m0", "steps", "batch", "patch"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be ≥ 1, got {getattr(self, name)}")
-        for name in ("recursions", "seed", "warmup"):
-            if not 0 <= getattr(self, name) < 2**63:
-                raise ValueError(f"{name} must be ≥ 0, got {getattr(self, name)}")
-        for name in ("lr", "clip_norm"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be finite and > 0, got {getattr(self, name)}")
-        if not 0 <= self.ema < 1:
-            raise ValueError(f"ema must be in [0, 1), got {self.ema}")
-
-    def rate(self, step: int) -> float:
-        """Return the learning rate of a step: linear warm-up, then a cosine to zero."""
-        warm = min(1.0, (step + 1) / max(1, self.warmup))
-        return self.lr * warm * 0.5 * (1 + math.cos(math.pi * step / self.steps))
-
-
-@dataclass(frozen=True)
-class Progress:
-    """What the callback of `train` hears, every `every` steps."""
-
-    step: int
-    steps: int
-    loss: float  # mean L1 since the last report, in grey levels of 255
-    gradient_norm: float  # before clipping
-    live: float  # share of non-zero codes in the last recursion
-    seconds_per_step: float
+VALIDATION_IMAGES = 8
+VALIDATION_SIDE = 192  # HR pixels, a multiple of every scale
 
 
 class TrainingFailed(RuntimeError):
     """The run cannot go on: its loss is not finite or all its codes are zero."""
 
 
-def train(
-    config: TrainConfig,
-    pairs: list[Pair],
-    checkpoint: Path,
-    *,
-    device: str = "cpu",
-    every: int = 100,
-    save_seconds: float = 120.0,
-    on_progress: Callable[[Progress], None] | None = None,
-) -> tuple[CRNetA, float]:
-    """Train a CRNet-A and return it with its averaged weights, and the seconds it took.
+def cuts(recipe: Recipe) -> Cuts:
+    """Return how the patches of a recipe are cut."""
+    enlarged = checkpoint.ARCHITECTURES[recipe.architecture].enlarged
+    return Cuts(recipe.scales, recipe.patch, enlarged, recipe.detail)
 
-    Parameters
-    ----------
-    config : TrainConfig
-        The recipe.
-    pairs : list of Pair
-        Images, as of :func:`crnet.data.make_pairs`.
-    checkpoint : Path
-        File of the run's state.  If it exists the run resumes from it.
-    device : str
-        Where to train; bfloat16 autocast is used everywhere.
-    every : int
-        Steps between reports.
-    save_seconds : float
-        Least time between checkpoints.
-    on_progress : callable, optional
-        Called with a :class:`Progress`.
 
-    Returns
-    -------
-    net : CRNetA
-        In evaluation mode.
-    seconds : float
-        Time of the run and of those it resumed.
+def build(recipe: Recipe) -> Network:
+    """Return the network of a recipe, with its initial weights.
 
     Raises
     ------
-    ValueError
-        If the checkpoint was written by a different recipe.
+    CheckpointError
+        If its `start` is no weights file or does not fit.
+    """
+    net = checkpoint.build(
+        recipe.architecture, recipe.network(), torch.Generator().manual_seed(recipe.seed)
+    )
+    if recipe.start:
+        try:
+            net.load_state_dict(checkpoint.load(recipe.start).state_dict())
+        except RuntimeError as error:
+            raise checkpoint.CheckpointError(
+                f"the weights of {recipe.start} do not fit the recipe: {error}"
+            ) from None
+    net.cista.checkpoint = recipe.checkpoint
+    net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return net
+
+
+class Training(pl.LightningModule):
+    """One run: network, loss, optimizer and what is validated."""
+
+    def __init__(
+        self, recipe: Recipe, photos: Sequence[Photo], validation: Sequence[Batch], workers: int = 0
+    ) -> None:
+        super().__init__()
+        self.recipe, self.workers = recipe, workers
+        self.net = build(recipe)
+        # Lightning copies the module for its averages; what is read-only need not be copied.
+        self._shared = _Shared(Sampler(photos, cuts(recipe), recipe.batch, recipe.seed), validation)
+        self.data = _fingerprint(photos)
+        self.history: list[list[float]] = []  # (step, validation PSNR)
+        self.seconds, self._since = 0.0, time.monotonic()
+        self.live: Tensor | None = None
+        self.net.cista.register_forward_hook(self._watch)
+
+    def _watch(self, block: Any, inputs: Any, z: Tensor) -> None:
+        if self.training:
+            self.live = (z.detach() > 0).float().mean()
+
+    def forward(self, x: Tensor, scale: int) -> Tensor:
+        """Return the network's image."""
+        x = x.contiguous(memory_format=torch.channels_last)
+        out: Tensor = self.net(x, scale) if scale else self.net(x)
+        return out.float()
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the loss of a batch."""
+        x, target, scale = batch
+        error: Tensor = self(x, scale) - target
+        if self.recipe.loss == "l1":
+            loss = error.abs().mean()
+        elif self.recipe.loss == "l2":
+            loss = error.square().mean()
+        else:  # eq. 15
+            loss = error.square().sum() / (2 * len(x))
+        self.log("loss", loss.detach())
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Measure PSNR on Y, on 8-bit levels, without a border of `scale` pixels."""
+        x, target, scale = batch
+        out = self(x, 0 if self.net.enlarged else scale)
+        levels = round_uint8(255 * out.double())
+        edge = (..., slice(scale, -scale), slice(scale, -scale))
+        value = psnr(_grey(levels)[edge], _grey(target)[edge]).mean()
+        self.log("psnr", value.float(), batch_size=1)
+
+    def on_validation_epoch_end(self) -> None:
+        """Keep the curve."""
+        self.history.append([self.global_step, float(self.trainer.callback_metrics["psnr"])])
+
+    def configure_optimizers(self) -> Any:
+        """Return the optimizer and its schedule."""
+        r, weights = self.recipe, self.net.parameters()
+        optimizer: torch.optim.Optimizer
+        if r.optimizer == "muon":
+            optimizer = Muon(weights, r.lr, r.momentum, r.weight_decay)
+        elif r.optimizer == "adam":
+            optimizer = torch.optim.Adam(
+                weights, r.lr, betas=(r.momentum, 0.999), weight_decay=r.weight_decay
+            )
+        else:
+            optimizer = torch.optim.SGD(weights, r.lr, r.momentum, weight_decay=r.weight_decay)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, r.rate)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def train_dataloader(self) -> "DataLoader[Batch]":
+        """Return the batches from the step that the run is at."""
+        rank, world = self.trainer.global_rank, self.trainer.world_size
+        share = slice(rank, None, world)
+        batches = Batches(self._shared.sampler, self.global_step, share)
+        return DataLoader(
+            batches,
+            batch_size=None,
+            num_workers=self.workers,
+            persistent_workers=False,
+            pin_memory=self.device.type == "cuda",
+        )
+
+    def val_dataloader(self) -> "DataLoader[Batch]":
+        """Return the validation images."""
+        return DataLoader(_Listed(self._shared.validation), batch_size=None)
+
+    def on_save_checkpoint(self, state: dict[str, Any]) -> None:
+        """Add the recipe, the data and the curve."""
+        state["recipe"] = {
+            k: list(v) if isinstance(v, tuple) else v
+            for k, v in dataclasses.asdict(self.recipe).items()
+        }
+        state["data"] = self.data
+        state["history"] = self.history
+        now = time.monotonic()
+        self.seconds, self._since = self.seconds + now - self._since, now
+        state["seconds"] = self.seconds
+
+    def on_load_checkpoint(self, state: dict[str, Any]) -> None:
+        """Take the curve and the clock back."""
+        self.history, self.seconds = state["history"], state["seconds"]
+
+
+class _Shared:
+    """What the copies of a module share."""
+
+    def __init__(self, sampler: Sampler, validation: Sequence[Batch]) -> None:
+        self.sampler, self.validation = sampler, validation
+
+    def __deepcopy__(self, memo: Any) -> "_Shared":
+        return self
+
+
+class _Listed(torch.utils.data.Dataset[Batch]):
+    """A list as a dataset."""
+
+    def __init__(self, items: Sequence[Batch]) -> None:
+        self.items = items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, i: int) -> Batch:
+        return self.items[i]
+
+
+def _grey(levels: Tensor) -> Tensor:
+    """Return Y of 8-bit levels in float64, (B, 1, H, W) in [0, 255]."""
+    if levels.shape[1] == 1:
+        return levels.double()
+    return 255 * rgb_to_ycbcr(levels.double() / 255)[:, :1]
+
+
+def validation_batches(recipe: Recipe, root: Path) -> list[Batch]:
+    """Return the middles of the first images of each validation set, at every scale.
+
+    The target is in uint8, unlike in training.
+    """
+    enlarged, side = cuts(recipe).enlarged, VALIDATION_SIDE
+    batches: list[Batch] = []
+    for name in recipe.validation:
+        for path in find_images(root / name)[:VALIDATION_IMAGES]:
+            hr = read_y(path) if enlarged else read_rgb(path)
+            if min(hr.shape[-2:]) < side:
+                raise DataError(f"{path}: validation images need {side} pixels a side")
+            top, left = ((n - side) // 2 for n in hr.shape[-2:])
+            hr = hr[..., top : top + side, left : left + side]
+            for s in recipe.scales:
+                if enlarged:
+                    batches.append((bicubic(imresize(hr.float() / 255, 1 / s), s), hr, s))
+                else:
+                    batches.append((imresize(hr, 1 / s).float() / 255, hr, s))
+    return batches
+
+
+class Averages(WeightAveraging):
+    """Exponential averages of the weights, shorter at the start: decay min(ema, (n+1)/(n+10))."""
+
+    def __init__(self, decay: float) -> None:
+        def average(mean: Tensor, weight: Tensor, n: Tensor | int) -> Tensor:
+            return torch.lerp(mean, weight, 1 - min(decay, (int(n) + 1) / (int(n) + 10)))
+
+        super().__init__(use_buffers=False, avg_fn=average)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Leave the weights as they are, so that the last checkpoint has both."""
+
+
+class Checkpoints(Callback):
+    """Save in time, at the best PSNR, at the end, and on SIGTERM and Ctrl-C; never a broken state.
+
+    The last checkpoint is renamed to ``previous.ckpt`` before the next is written beside it and
+    put in its place, so that at any moment one of them is whole.
+    """
+
+    def __init__(self, folder: Path, seconds: float, validate_every: int) -> None:
+        self.folder, self.seconds, self.validate_every = folder, seconds, validate_every
+        self._saved = time.monotonic()
+        self._best = -math.inf
+        self.asked = False
+        self._handler: Any = None
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Let the first Ctrl-C end the step and save; the second one is the usual one."""
+        assert isinstance(pl_module, Training)  # noqa: S101
+        self._saved = pl_module._since = time.monotonic()
+        self._best = max((value for _, value in pl_module.history), default=-math.inf)
+
+        def ask(signum: int, frame: Any) -> None:
+            self.asked = True
+            signal.signal(signal.SIGINT, self._handler)
+
+        try:
+            self._handler = signal.signal(signal.SIGINT, ask)
+        except ValueError:  # not in the main thread; there is no Ctrl-C
+            self._handler = None
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Give Ctrl-C back."""
+        if self._handler is not None:
+            signal.signal(signal.SIGINT, self._handler)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
+    ) -> None:
+        """Save when it is time."""
+        if self.validate_every and trainer.global_step % self.validate_every == 0:
+            return  # a run resumed from before a validation would leave it out
+        if self.asked:
+            self._save(trainer, pl_module)
+            raise KeyboardInterrupt
+        if trainer.global_step % 10 == 5 and trainer.global_step < trainer.max_steps:
+            due = time.monotonic() - self._saved > self.seconds
+            if trainer.strategy.broadcast(due):
+                self._save(trainer, pl_module)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save the best."""
+        value = float(trainer.callback_metrics["psnr"])
+        if value > self._best:
+            self._best = value
+            self._write(trainer, pl_module, "best.ckpt")
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save the end."""
+        self._save(trainer, pl_module)
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        """Save on SIGTERM, which Lightning raises between two steps."""
+        if isinstance(exception, SIGTERMException):
+            self._save(trainer, pl_module)
+
+    def _save(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        last = self.folder / "last.ckpt"
+        if trainer.is_global_zero and last.exists():
+            os.replace(last, self.folder / "previous.ckpt")
+        self._write(trainer, pl_module, "last.ckpt")
+        self._saved = time.monotonic()
+
+    def _write(self, trainer: pl.Trainer, pl_module: pl.LightningModule, name: str) -> None:
+        if not all(bool(torch.isfinite(p).all()) for p in pl_module.parameters()):
+            raise TrainingFailed("the weights are not finite; the checkpoint before is kept")
+        # Lightning writes to another file first and renames it.
+        trainer.save_checkpoint(self.folder / name, weights_only=False)
+
+
+class Watch(Callback):
+    """Stop a run whose loss is not finite or whose codes have died, and tell how it goes."""
+
+    def __init__(self, every: int, bar: bool) -> None:
+        self.every, self.bar = every, bar
+        self._losses: list[Tensor] = []
+        self._told = time.monotonic()
+        self._line: Any = None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock and the bar."""
+        self._told = time.monotonic()
+        if self.bar and trainer.is_global_zero:
+            self._line = tqdm(
+                total=trainer.max_steps, initial=trainer.global_step, unit="step", disable=None
+            )
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        *_: Any,
+    ) -> None:
+        """Check and tell every so many steps."""
+        assert isinstance(pl_module, Training)  # noqa: S101
+        self._losses.append(outputs["loss"].detach())
+        step = trainer.global_step
+        if self._line is not None:
+            self._line.update(step - self._line.n)
+        if step % self.every and step != trainer.max_steps:
+            return
+        loss = float(torch.stack(self._losses).mean())
+        live = 1.0 if pl_module.live is None else float(pl_module.live)
+        if not math.isfinite(loss):
+            raise TrainingFailed(
+                f"step {step}: the loss is {loss}; the last checkpoint is kept; "
+                "resume with another seed, or start again with a lower rate"
+            )
+        if live == 0:
+            raise TrainingFailed(
+                f"step {step}: all codes are zero, and with no bias they stay so; the last "
+                "checkpoint is kept; lower the learning rate or raise the batch"
+            )
+        now = time.monotonic()
+        rate = len(self._losses) / (now - self._told)
+        images = rate * pl_module.recipe.batch
+        pl_module.log_dict({"live": live, "images_per_second": images})
+        values = [f"loss {loss:.5g}", f"codes on {live:.1%}", f"{images:.0f} images/s"]
+        if pl_module.history:
+            values.insert(1, f"validation {pl_module.history[-1][1]:.3f} dB")
+        if self._line is not None and not self._line.disable:
+            self._line.set_postfix_str(", ".join(values))
+        elif self.bar and trainer.is_global_zero:
+            left = (trainer.max_steps - step) / rate / 60
+            sys.stderr.write(
+                f"step {step}/{trainer.max_steps}  {'  '.join(values)}  {left:.0f} min left\n"
+            )
+        self._losses, self._told = [], now
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Close the bar."""
+        if self._line is not None:
+            self._line.close()
+
+
+def train(
+    recipe: Recipe,
+    run: Path,
+    root: str | Path | None = None,
+    *,
+    resume: bool = False,
+    device: str = "auto",
+    devices: int = 1,
+    workers: int = 0,
+    validate_every: int = 1000,
+    tell_every: int = 100,
+    save_minutes: float = 5.0,
+    bar: bool = False,
+) -> Network:
+    """Train a network and return it with its averaged weights, ready to evaluate, on the CPU.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        What to train.
+    run : Path
+        Folder of the run, see the module.
+    root : str or Path, optional
+        Data root, see :func:`crnet.data.data_root`.
+    resume : bool
+        Continue the run in the folder; one without a checkpoint starts.
+    device : str
+        Lightning's accelerator: ``auto``, ``cpu``, ``cuda``, ``mps``.
+    devices : int
+        Processes per machine, one device each; more than one train by DDP.  Under ``torchrun`` the
+        number of its processes.
+    workers : int
+        Processes that cut patches; the batches do not depend on it.
+    validate_every, tell_every : int
+        Steps between validations and between reports.
+    save_minutes : float
+        Time between checkpoints.
+    bar : bool
+        Report on stderr, as a progress bar where that is a terminal.
+
+    Raises
+    ------
+    SystemExit, KeyboardInterrupt
+        On SIGTERM and Ctrl-C, after a checkpoint.
     TrainingFailed
         If the loss is not finite or the codes have died; the last checkpoint stays.
+    FileExistsError
+        If the folder holds a run and `resume` is false.
+    CheckpointError
+        If the run was of another recipe or other images, or no checkpoint of it can be read.
+    DataError
+        If an image cannot be read.
     """
-    generator = torch.Generator().manual_seed(config.seed)
-    net = CRNetA(config.n0, config.m0, config.recursions, generator=generator).to(device)
-    ema = {name: p.detach().clone() for name, p in net.state_dict().items()}
-    optimizer = torch.optim.Adam(net.parameters(), lr=config.lr)
-    data = _fingerprint(pairs)
-    first, before = 0, 0.0
-    if checkpoint.exists():
-        first, before = _resume(config, data, checkpoint, net, ema, optimizer)
-    losses: list[Tensor] = []
-    started = saved = reported = time.monotonic()
-    for step in range(first, config.steps):
-        x, target = (
-            t.to(device) for t in draw_batch(pairs, config.batch, config.patch, config.seed, step)
+    for name, value in (
+        ("devices", devices), ("validate_every", validate_every), ("tell_every", tell_every)
+    ):  # fmt: skip
+        if value < 1:
+            raise ValueError(f"{name} must be ≥ 1, got {value}")
+    if workers < 0 or not save_minutes > 0:
+        raise ValueError(
+            f"workers must be ≥ 0 and save_minutes > 0, got {workers} and {save_minutes}"
         )
-        for group in optimizer.param_groups:
-            group["lr"] = config.rate(step)
-        with torch.autocast(torch.device(device).type, torch.bfloat16):
-            z = net.cista(net.features(x))
-            R = net.reconstruct(torch.zeros_like(x), z)
-        loss = (x + R.float() - target).abs().mean()
-        optimizer.zero_grad()
-        torch.autograd.backward(loss)
-        norm = nn.utils.clip_grad_norm_(net.parameters(), config.clip_norm)
-        optimizer.step()
-        decay = min(config.ema, (step + 1) / (step + 10))
-        for name, p in net.state_dict().items():
-            ema[name].lerp_(p, 1 - decay)
-        losses.append(loss.detach())
-        last = step + 1 == config.steps
-        if last or (step + 1) % every == 0:
-            mean = float(torch.stack(losses).mean())
-            live = float((z > 0).float().mean())
-            if not (math.isfinite(mean) and math.isfinite(float(norm))) or live == 0:
-                raise TrainingFailed(
-                    f"step {step + 1}: loss {mean}, {live:.1%} of the codes are non-zero; "
-                    "lower the learning rate or raise the batch"
-                )
-            now = time.monotonic()
-            if on_progress:
-                pace = (now - reported) / len(losses)
-                on_progress(Progress(step + 1, config.steps, 255 * mean, float(norm), live, pace))
-            losses, reported = [], now
-            if last or now - saved > save_seconds:
-                seconds = before + now - started
-                _save(config, data, checkpoint, net, ema, optimizer, step + 1, seconds)
-                saved = now
-    net.load_state_dict(ema)
-    return net.eval(), before + time.monotonic() - started
+    if recipe.batch % devices:
+        raise ValueError(f"a batch of {recipe.batch} does not divide among {devices} devices")
+    state = _latest(run) if resume else None
+    if not resume and _first_process() and any(run.glob("*.ckpt")):
+        raise FileExistsError(f"{run} holds a run; pass --resume to continue it, or another folder")
+    if state:
+        _check_same(recipe, state[0], state[1])
+    root = data_root(root)
+    paths = [p for name in recipe.sets for p in find_images(root / name, recipe.exclude)]
+    validation = validation_batches(recipe, root)
+    with tqdm(desc="read", disable=None if bar else True, leave=False) as line:
+
+        def follow(done: int, total: int) -> None:
+            line.total = total
+            line.update(done - line.n)
+
+        photos, small = read_photos(paths, cuts(recipe), follow)
+    if bar and small:
+        named = ", ".join(p.name for p in small[:5]) + " ..." * (len(small) > 5)
+        told = f"{len(small)} of {len(paths)} images are smaller than a patch, left out: {named}"
+        sys.stderr.write(told + "\n")
+    module = Training(recipe, photos, validation, workers)
+    if state and state[1]["data"] != module.data:
+        raise checkpoint.CheckpointError(f"{state[0]} was trained on other images than these")
+    run.mkdir(parents=True, exist_ok=True)
+    (run / "recipe.toml").write_text(recipe.toml(), encoding="utf-8")
+    validate_every = validate_every if validation else 0
+    saver = Checkpoints(run, 60 * save_minutes, validate_every)
+    callbacks = [Averages(recipe.ema), Watch(tell_every, bar), saver]
+    trainer = _trainer(recipe, run, device, devices, validate_every, tell_every, callbacks)
+    with warnings.catch_warnings():
+        for told in _QUIET:
+            warnings.filterwarnings("ignore", told)
+        try:
+            trainer.fit(module, ckpt_path=str(state[0]) if state else None, weights_only=True)
+        except SIGTERMException:
+            raise SystemExit(128 + signal.SIGTERM) from None
+        except SystemExit:  # what Lightning makes of Ctrl-C
+            if saver.asked:
+                raise KeyboardInterrupt from None
+            raise
+    return checkpoint.load(run / "last.ckpt")
 
 
-def _fingerprint(pairs: list[Pair]) -> str:
+# Warnings of Lightning about what is meant so here.
+_QUIET = (
+    ".*does not have many workers.*",
+    ".*GPU available but not used.*",
+    ".*Checkpoint directory .* exists and is not empty.*",
+    ".*Found .* module.*eval mode.*",
+    ".*sync_dist=True.*",
+    ".*treespec, LeafSpec.*",
+)
+
+
+def _trainer(
+    recipe: Recipe,
+    run: Path,
+    device: str,
+    devices: int,
+    validate_every: int,
+    tell_every: int,
+    callbacks: list[Callback],
+) -> pl.Trainer:
+    starts = len(list((run / "logs").glob("*"))) if (run / "logs").exists() else 0
+    world = int(os.environ.get("WORLD_SIZE", devices))
+    # Only the path of a batch's scale runs in CRNet-B, so the others have no gradient.
+    unused = not cuts(recipe).enlarged
+    strategy = (
+        DDPStrategy(find_unused_parameters=unused, broadcast_buffers=False) if world > 1 else "auto"
+    )
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return pl.Trainer(
+            accelerator=device,
+            devices=devices,
+            strategy=strategy,
+            precision=recipe.precision,  # type: ignore[arg-type]
+            max_steps=recipe.steps,
+            max_epochs=-1,
+            gradient_clip_val=recipe.clip,
+            gradient_clip_algorithm="norm",
+            callbacks=callbacks,
+            logger=[
+                CSVLogger(run, name="logs", version=str(starts)),
+                TensorBoardLogger(run, name="logs", version=str(starts)),
+            ],
+            log_every_n_steps=tell_every,
+            val_check_interval=validate_every or None,
+            limit_val_batches=None if validate_every else 0,
+            check_val_every_n_epoch=None if validate_every else 1,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            enable_checkpointing=False,
+            default_root_dir=run,
+        )
+
+
+def _first_process() -> bool:
+    return int(os.environ.get("LOCAL_RANK", 0)) == 0 and int(os.environ.get("RANK", 0)) == 0
+
+
+def _latest(run: Path) -> tuple[Path, dict[str, Any]] | None:
+    """Return the newest whole checkpoint of a run, or None where there is none yet.
+
+    Raises
+    ------
+    CheckpointError
+        If there are some but none can be read.
+    """
+    told = []
+    for name in ("last.ckpt", "previous.ckpt"):
+        path = run / name
+        if path.exists():
+            try:
+                return path, checkpoint.training_state(path)
+            except checkpoint.CheckpointError as error:
+                told.append(str(error))
+    if told:
+        raise checkpoint.CheckpointError("; ".join(told) + "; move the run away to start again")
+    return None
+
+
+def _check_same(recipe: Recipe, path: Path, state: dict[str, Any]) -> None:
+    different = recipe.differences(from_fields(state["recipe"]))
+    if different:
+        raise checkpoint.CheckpointError(
+            f"{path} was written by a different recipe (field: here, there): {'; '.join(different)}"
+        )
+
+
+def _fingerprint(photos: Sequence[Photo]) -> str:
     """Return a hash of the training images."""
     digest = hashlib.sha256()
-    for pair in pairs:
-        digest.update(pair.target.contiguous().numpy().tobytes())
+    for photo in photos:
+        digest.update(photo.hr.numpy().tobytes())
     return digest.hexdigest()
-
-
-def _save(
-    config: TrainConfig,
-    data: str,
-    path: Path,
-    net: CRNetA,
-    ema: dict[str, Tensor],
-    optimizer: torch.optim.Optimizer,
-    step: int,
-    seconds: float,
-) -> None:
-    state = {
-        "config": dataclasses.asdict(config),
-        "data": data,
-        "step": step,
-        "seconds": seconds,
-        "net": net.state_dict(),
-        "ema": ema,
-        "optimizer": optimizer.state_dict(),
-    }
-    beside = path.with_name(path.name + ".part")
-    torch.save(state, beside)
-    os.replace(beside, path)
-
-
-def _resume(
-    config: TrainConfig,
-    data: str,
-    path: Path,
-    net: CRNetA,
-    ema: dict[str, Tensor],
-    optimizer: torch.optim.Optimizer,
-) -> tuple[int, float]:
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        found = state["config"]
-        wanted = dataclasses.asdict(config)
-        different = {k: (found.get(k), v) for k, v in wanted.items() if found.get(k) != v}
-        told = ", ".join(f"{k}: {a} there, {b} here" for k, (a, b) in different.items())
-        if state["data"] != data:
-            told = ", ".join(filter(None, [told, "other training images"]))
-        if not told:
-            net.load_state_dict(state["net"])
-            for name, p in state["ema"].items():
-                ema[name].copy_(p)
-            optimizer.load_state_dict(state["optimizer"])
-            return int(state["step"]), float(state["seconds"])
-    except Exception as error:  # whatever a damaged file makes the loader raise
-        raise ValueError(f"{path} is no state of a run: {error!r}; move it away") from error
-    raise ValueError(f"{path} was written by a different recipe ({told}); move it away")

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from csc.checks import check_dictionary, check_finite, check_images, check_weight
-from csc.unfold import Kernels, iterates
+from csc.unfold import Kernels, iterates, last_iterate, recur_checkpointed
 
 
 class CISTA(nn.Module):
@@ -30,6 +31,8 @@ class CISTA(nn.Module):
         Non-negative codes.
     padding : int
         Zero padding of the image; k // 2 gives codes of the image's size.
+    checkpoint : bool
+        Recompute the recursions in the backward pass instead of storing their codes.
 
     Raises
     ------
@@ -56,7 +59,13 @@ class CISTA(nn.Module):
     theta: Tensor | None
 
     def __init__(
-        self, kernels: Kernels, recursions: int, *, nonneg: bool = False, padding: int = 0
+        self,
+        kernels: Kernels,
+        recursions: int,
+        *,
+        nonneg: bool = False,
+        padding: int = 0,
+        checkpoint: bool = False,
     ) -> None:
         super().__init__()
         W, S, theta = kernels
@@ -84,23 +93,29 @@ class CISTA(nn.Module):
         self.recursions = recursions
         self.nonneg = nonneg
         self.padding = padding
+        self.checkpoint = checkpoint
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images (B, C, H, W) to codes z_K (B, M, H+2p-k+1, W+2p-k+1)."""
-        for z in self.codes(x):
-            last = z
-        return last
+        u, theta = self._input(x)
+        theta = None if theta is None else theta[:, None, None]
+        run = recur_checkpointed if self.checkpoint and torch.is_grad_enabled() else last_iterate
+        return run(u, self.S, theta, self.recursions, self.nonneg)
 
     def codes(self, x: Tensor) -> Iterator[Tensor]:
         """Yield z_0, z_1, …, z_K for images (B, C, H, W)."""
+        u, theta = self._input(x)
+        return iterates(u, self.S, theta, self.recursions, nonneg=self.nonneg)
+
+    def _input(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return W ⊗ x and the threshold."""
         check_images(x)
         if x.shape[1] != self.W.shape[1]:
             raise ValueError(f"x has {x.shape[1]} channels but the block takes {self.W.shape[1]}")
         if min(x.shape[-2:]) + 2 * self.padding < self.W.shape[-1]:
             raise ValueError(f"an image of {tuple(x.shape[-2:])} is smaller than an atom")
         u = F.conv2d(x, self.W, padding=self.padding)
-        theta = None if self.theta is None else self.theta.clamp(min=0)
-        return iterates(u, self.S, theta, self.recursions, nonneg=self.nonneg)
+        return u, None if self.theta is None else self.theta.clamp(min=0)
 
     def extra_repr(self) -> str:
         """Describe the block in ``print(net)``."""

@@ -12,12 +12,14 @@ ours (:mod:`csc.conv`), where S is applied with zero padding k−1.
 The paper starts from z_0 = h(W ⊗ x) and recurs K times, which is K + 1 steps of ISTA from zero.
 """
 
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from csc.checks import Weight, check_dictionary, check_finite, check_images, check_weight, spread
 from csc.conv import gram
@@ -118,15 +120,72 @@ def recur(u: Tensor, S: Tensor, theta: Tensor | None, K: int, *, nonneg: bool = 
     check_images(u, "u")
     if theta is not None:
         check_weight(theta, u.shape, "theta")
-    for z in iterates(u, S, theta, K, nonneg=nonneg):
-        last = z
-    return last
+    _check(u, S, theta, K, nonneg)
+    return last_iterate(u, S, None if theta is None else spread(theta, u), K, nonneg)
 
 
 def iterates(
     u: Tensor, S: Tensor, theta: Tensor | None, K: int, *, nonneg: bool = False
 ) -> Iterator[Tensor]:
     """Yield z_0, z_1, …, z_K of :func:`recur`, which has the parameters."""
+    _check(u, S, theta, K, nonneg)
+    return _iterates(u, S, None if theta is None else spread(theta, u), K, nonneg)
+
+
+def last_iterate(u: Tensor, S: Tensor, theta: Tensor | None, K: int, nonneg: bool) -> Tensor:
+    """Return z_K of :func:`recur`, unchecked; theta is None or broadcasts to u."""
+    z = _threshold(u, theta, nonneg)
+    for _ in range(K):
+        z = _step(z, u, S, theta, nonneg)
+    return z
+
+
+def recur_checkpointed(u: Tensor, S: Tensor, theta: Tensor | None, K: int, nonneg: bool) -> Tensor:
+    """Return `last_iterate`, whose backward pass recomputes the codes instead of storing them.
+
+    Each image is cut into runs of about √(K B) recursions, of which only the first codes are
+    stored; the backward pass goes through one run of one image at a time.  At the peak that is
+    √(K/B) codes of all images and √(K B) of one, instead of K of all, for one more forward pass.
+    """
+    length = max(1, min(K, math.ceil(math.sqrt(K * len(u)))))
+    parts = []
+    for b in range(len(u)):
+        one = u[b : b + 1]
+        z = _threshold(one, theta, nonneg)
+        for k in range(0, K, length):
+            z = checkpoint(
+                _run, z, one, S, theta, min(length, K - k), nonneg,
+                use_reentrant=False, preserve_rng_state=False,
+            )  # fmt: skip
+        parts.append(z)
+    return torch.cat(parts)
+
+
+def _run(z: Tensor, u: Tensor, S: Tensor, theta: Tensor | None, K: int, nonneg: bool) -> Tensor:
+    for _ in range(K):
+        z = _step(z, u, S, theta, nonneg)
+    return z
+
+
+def _iterates(u: Tensor, S: Tensor, theta: Tensor | None, K: int, nonneg: bool) -> Iterator[Tensor]:
+    z = _threshold(u, theta, nonneg)
+    yield z
+    for _ in range(K):
+        z = _step(z, u, S, theta, nonneg)
+        yield z
+
+
+def _threshold(a: Tensor, theta: Tensor | None, nonneg: bool) -> Tensor:
+    return a.relu() if theta is None else shrink(a, theta, nonneg=nonneg)
+
+
+def _step(z: Tensor, u: Tensor, S: Tensor, theta: Tensor | None, nonneg: bool) -> Tensor:
+    """Return h(u + S ⊗ z)."""
+    a = F.conv2d(z, S, padding=S.shape[-1] // 2).add_(u)
+    return a.relu_() if theta is None else shrink(a, theta, nonneg=nonneg)
+
+
+def _check(u: Tensor, S: Tensor, theta: Tensor | None, K: int, nonneg: bool) -> None:
     check_images(u, "u")
     M = u.shape[1]
     if S.ndim != 4 or S.shape[:2] != (M, M) or S.shape[2] != S.shape[3] or S.shape[3] % 2 == 0:
@@ -135,13 +194,3 @@ def iterates(
         raise ValueError("no threshold and signed codes make h the identity; pass nonneg=True")
     if K < 0:
         raise ValueError(f"the number of recursions K must be ≥ 0, got {K}")
-    return _iterates(u, S, None if theta is None else spread(theta, u), K, nonneg)
-
-
-def _iterates(u: Tensor, S: Tensor, theta: Tensor | None, K: int, nonneg: bool) -> Iterator[Tensor]:
-    z = u.relu() if theta is None else shrink(u, theta, nonneg=nonneg)
-    yield z
-    for _ in range(K):
-        a = F.conv2d(z, S, padding=S.shape[-1] // 2).add_(u)
-        z = a.relu_() if theta is None else shrink(a, theta, nonneg=nonneg)
-        yield z

@@ -148,8 +148,10 @@ def test_bad_outputs_are_found_before_computing(here: Path, capsys, monkeypatch,
         (["evaluate", "--data", ".", "--sets", "none"], "not a folder"),
         (["evaluate", "--data", ".", "--scales", "1"], "scales must be ≥ 2"),
         (["evaluate", "--data", ".", "--model", "none"], "no model and no file none"),
-        (["train", "a.pt"], "must end in .safetensors"),
-        (["train", "a.safetensors", "--data", "."], "not a folder"),
+        (["export", "a.ckpt", "a.pt"], "must end in .safetensors"),
+        (["export", "a.ckpt", "a.safetensors"], "no model and no file a.ckpt"),
+        (["train", "crnet-a-compact", "--data", "."], "not a folder"),
+        (["train", "nothing"], "no recipe and no file nothing"),
         (["paint"], "invalid choice"),
         ([], "required"),
     ],
@@ -167,12 +169,12 @@ def test_evaluate_prints_the_table_and_writes_json(here: Path, capsys) -> None:
     assert call(*arguments, "--json", "r.json") == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["set", "scale", "model", "PSNR", "dB", "SSIM", "seconds"]
-    assert [line.split()[:3] for line in lines[1:]] == [
+    assert [line.split()[:3] for line in lines[1:3]] == [
         ["mine", "x2", "bicubic"],
         ["mine", "x2", "crnet-a"],
     ]
     told = json.loads((here / "r.json").read_text())
-    assert told.keys() == {"protocol", "versions", "data", "results"}
+    assert told.keys() == {"protocols", "versions", "data", "results"}
     assert f"{told['results'][1]['psnr']:.3f}" == lines[2].split()[3]
     assert call(*arguments, "--json", "r.json") == 1
     assert "exists" in one_line(capsys)
@@ -181,25 +183,132 @@ def test_evaluate_prints_the_table_and_writes_json(here: Path, capsys) -> None:
 def test_models_lists_the_bundle(capsys) -> None:
     assert call("models") == 0
     out = capsys.readouterr().out
-    assert "crnet-a  CRNetA(n0 64, m0 128, recursions 12)  x2 x3 x4" in out
+    assert "crnet-a  CRNetA(n0 64, m0 128, recursions 1" in out
     assert "Set5: x2 " in out
 
 
-def test_train_writes_a_model_that_can_be_used(here: Path, capsys) -> None:
+TINY = [
+    "--n0", 4, "--m0", 6, "--recursions", 2, "--steps", 20, "--patch", 12, "--batch", 2,
+    "--sets", "photos", "--validation", "--data", ".", "--device", "cpu",
+]  # fmt: skip
+
+
+def photos(here: Path) -> None:
     (here / "photos").mkdir()
     save(here / "photos" / "a.png", photo(60, 60))
-    tiny = ["--n0", 4, "--m0", 6, "--recursions", 2, "--steps", 20, "--patch", 12, "--batch", 2]
-    sets = ["--data", ".", "--sets", "photos", "--test", "photos"]
-    assert call("train", "my.safetensors", *sets, *tiny) == 0
+
+
+def test_a_recipe_becomes_a_model_that_can_be_used(here: Path, capsys) -> None:
+    pytest.importorskip("lightning")
+    photos(here)
+    assert call("train", "crnet-a-compact", *TINY) == 0
+    run = here / "runs" / "crnet-a-compact"
+    assert {"recipe.toml", "last.ckpt", "logs"} <= {p.name for p in run.iterdir()}
+    assert "step 20/20" in capsys.readouterr().err
+    assert call("train", "crnet-a-compact", *TINY) == 2
+    assert "holds a run; pass --resume" in one_line(capsys)
+    assert call("train", "crnet-a-compact", *TINY, "--resume") == 0
     capsys.readouterr()
-    assert sorted(os.listdir()) == ["my.safetensors", "photos"]
+    assert call("train", "crnet-a-compact", *TINY, "--resume", "--lr", 0.5) == 2
+    assert "different recipe (field: here, there): lr: 0.5, 0.0025" in one_line(capsys)
+    last = run / "last.ckpt"
+    options = ["--data", ".", "--test", "photos"]
+    assert call("export", last, "my.safetensors", *options) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
     card = crnet.card("my.safetensors")
-    assert card.arguments == {"n0": 4, "m0": 6, "recursions": 2}
-    assert "photos without 302003.jpg: 1 images" in card.training["data"]
-    assert card.psnr["photos"].keys() == {"2", "3", "4"}
+    assert card.arguments["n0"] == 4
+    assert card.psnr["photos"]["3"] == pytest.approx(float(rows[2][3]), abs=1e-3)
+    assert '"lr": 0.0025' in card.training["recipe"]
+    assert card.training["steps"] == 20
+    assert call("export", last, "half.safetensors", *options, "--half") == 0
+    sizes = [(here / f"{name}.safetensors").stat().st_size for name in ("my", "half")]
+    assert sizes[1] < sizes[0]
+    capsys.readouterr()
+    sets = ["--data", ".", "--sets", "photos", "--scales", 2]
+    assert call("evaluate", *sets, "--model", "my.safetensors", last, "bicubic") == 0
+    table = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [row[2] for row in table[1:4]] == ["my", "crnet-a-compact/last", "bicubic"]
+    assert table[1][3:5] == table[2][3:5]
     assert call("upscale", "photos/a.png", "--model", "my.safetensors", "-o", "b.png") == 0
-    assert call("train", "my.safetensors", *sets, *tiny) == 1
-    assert "exists" in one_line(capsys)
+    assert call("export", last, "my.safetensors", *options) == 1
+
+
+def test_crnet_b_from_recipe_to_picture(here: Path, capsys) -> None:
+    pytest.importorskip("lightning")
+    photos(here)
+    arguments = ["crnet-b-compact", *TINY, "--out", "run", "--patch", 8]
+    assert call("train", *arguments) == 0
+    assert call("export", "run/best.ckpt", "b.safetensors", "--test") == 2  # nothing validated
+    assert call("export", "run/last.ckpt", "b.safetensors", "--test", "photos", "--data", ".") == 0
+    for options in ([], ["--ensemble"], ["--precision", "bfloat16"]):
+        command = ["upscale", "photos/a.png", "--model", "b.safetensors", "-o", "c.png"]
+        assert call(*command, "--overwrite", "--scale", 3, *options) == 0
+        assert opened("c.png").size == (180, 180)
+
+
+def test_an_unknown_field_of_a_recipe_names_the_nearest(here: Path, capsys) -> None:
+    (here / "my.toml").write_text("stepz = 3")
+    assert call("train", "my.toml") == 2
+    assert "unknown recipe field 'stepz'; did you mean steps?" in one_line(capsys)
+    assert call("train", "crnet-a-compac") == 2
+    assert "did you mean crnet-a-compact?" in one_line(capsys)
+    assert os.listdir() == ["my.toml"]
+
+
+def test_a_corrupt_image_in_the_middle_of_a_set_is_named(here: Path, capsys) -> None:
+    pytest.importorskip("lightning")
+    photos(here)
+    save(here / "photos" / "c.png", photo(60, 60))
+    whole = (here / "photos" / "a.png").read_bytes()
+    (here / "photos" / "b.png").write_bytes(whole[: len(whole) // 2])
+    assert call("train", "crnet-a-compact", *TINY) == 2
+    assert "b.png" in one_line(capsys)
+    assert os.listdir() == ["photos"]
+
+
+def test_a_data_root_without_images_is_refused(here: Path, capsys) -> None:
+    (here / "photos").mkdir()
+    assert call("train", "crnet-a-compact", *TINY) == 2
+    assert "photos holds no image" in one_line(capsys)
+    assert call("data", "check", ".") == 2
+    assert "holds no folder of images" in one_line(capsys)
+
+
+def test_data_check_reports(here: Path, capsys) -> None:
+    photos(here)
+    (here / "Set5").mkdir()
+    save(here / "Set5" / "x.png", photo(60, 60))
+    save(here / "photos" / "other.png", photo(50, 60, seed=3))
+    assert call("data", "check", ".") == 0
+    out = capsys.readouterr().out
+    assert "Set5         1 images  (test set)" in out
+    assert "photos       2 images" in out
+    assert "the same pixels: Set5/x.png and photos/a.png" in out
+    (here / "photos" / "bad.png").write_bytes(b"no")
+    assert call("data", "check", ".") == 1
+    assert "damaged: photos/bad.png: cannot be read" in capsys.readouterr().out
+
+
+def test_ensemble_and_recursions_are_measured(here: Path, capsys) -> None:
+    (here / "mine").mkdir()
+    save(here / "mine" / "a.png", photo(48, 48))
+    options = ["evaluate", "--data", ".", "--sets", "mine", "--scales", 2, "--model", "crnet-a"]
+    assert call(*options, "--ensemble", "--json", "r.json") == 0
+    assert json.loads((here / "r.json").read_text())["results"][0]["model"] == "crnet-a+"
+    capsys.readouterr()
+    assert call(*options, "--recursions") == 0
+    names = [line.split()[2:4] for line in capsys.readouterr().out.splitlines()[1:]]
+    K = crnet.load("crnet-a").cista.recursions
+    assert names[: K + 1] == [["crnet-a", f"k={k}"] for k in range(K + 1)]
+    assert call(*options, "--recursions", "--ensemble") == 2
+
+
+def test_training_without_its_extra_says_what_to_install(here: Path, capsys, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "lightning", None)
+    monkeypatch.delitem(sys.modules, "crnet.train", raising=False)
+    monkeypatch.delattr(crnet, "train", raising=False)
+    assert call("train", "crnet-a-compact", "--data", ".") == 2
+    assert "pip install 'csc-crnet[train]'" in one_line(capsys)
 
 
 def test_version(capsys) -> None:
@@ -234,18 +343,6 @@ def one_line_of(capsys: pytest.CaptureFixture[str]) -> str:
     return capsys.readouterr().err.splitlines()[-1]
 
 
-@pytest.mark.parametrize("damage", [b"", b"garbage", b"PK\x03\x04"])
-def test_a_damaged_state_is_named_and_kept(here: Path, capsys, damage: bytes) -> None:
-    (here / "photos").mkdir()
-    save(here / "photos" / "a.png", photo(60, 60))
-    (here / "m.state.pt").write_bytes(damage)
-    tiny = ["--n0", 4, "--m0", 6, "--steps", 5, "--patch", 12, "--batch", 2, "--test", "photos"]
-    assert call("train", "m.safetensors", "--data", ".", "--sets", "photos", *tiny) == 1
-    assert "m.state.pt is no state of a run" in one_line(capsys)
-    assert (here / "m.state.pt").read_bytes() == damage
-    assert sorted(os.listdir()) == ["m.state.pt", "photos"]
-
-
 @pytest.mark.parametrize(
     ("option", "value"),
     [("--n0", 0), ("--steps", 0), ("--batch", 0), ("--lr", "nan"), ("--seed", -1)],
@@ -253,8 +350,7 @@ def test_a_damaged_state_is_named_and_kept(here: Path, capsys, damage: bytes) ->
 def test_recipes_that_cannot_be_trained(here: Path, capsys, option: str, value: object) -> None:
     (here / "photos").mkdir()
     save(here / "photos" / "a.png", photo(60, 60))
-    sets = ["--data", ".", "--sets", "photos", "--test", "photos"]
-    assert call("train", "m.safetensors", *sets, option, value) == 2
+    assert call("train", "crnet-a-compact", *TINY, option, value) == 2
     assert "must be" in one_line(capsys)
     assert os.listdir() == ["photos"]
 

@@ -3,22 +3,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from PIL import Image
 
-from baselines import bicubic, imresize
-from crnet.data import (
-    DataError,
-    Pair,
-    data_root,
-    draw_batch,
-    find_images,
-    make_pairs,
-    read_y,
-    sha256,
-)
-from tests.crnet.pictures import photo, png16, save
+from crnet.data import DataError, check, data_root, find_images, luma, read_rgb, read_y, sha256
+from tests.crnet.pictures import opened, photo, png16, save
 
 
 @pytest.fixture
@@ -68,7 +56,7 @@ def test_unreadable_images_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="16 bits or transparency"):
         read_y(png16(tmp_path / "deep.png", 0, 1))
     with pytest.raises(DataError, match=r"bad\.png"):
-        make_pairs([bad], (2,), 8)
+        read_rgb(bad)
 
 
 def test_hash(tmp_path: Path) -> None:
@@ -76,55 +64,47 @@ def test_hash(tmp_path: Path) -> None:
     assert sha256(tmp_path / "a") == hashlib.sha256(b"abc").hexdigest()
 
 
-def test_pairs_are_the_degradation_of_the_evaluation(folder: Path) -> None:
-    heard = []
-    paths = find_images(folder)
-    pairs = make_pairs(paths, (2, 3), 16, lambda done, total: heard.append((done, total)))
-    assert heard == [(1, 3), (2, 3), (3, 3)]
-    assert len(pairs) == 6
-    y = read_y(paths[0])[..., :39, :30]
-    assert torch.equal(pairs[1].target, y[0, 0])
-    expected = bicubic(imresize(y.float() / 255, 1 / 3), 3)[0, 0]
-    assert torch.equal(pairs[1].x, expected)
+def test_rgb_is_what_the_file_holds_and_grey_is_three_times_itself(tmp_path: Path) -> None:
+    rgb = read_rgb(save(tmp_path / "c.png", photo()))
+    assert np.array_equal(rgb[0].permute(1, 2, 0).numpy(), photo())
+    grey = read_rgb(save(tmp_path / "g.png", photo(channels=1)))
+    assert all(np.array_equal(grey[0, c].numpy(), photo(channels=1)) for c in range(3))
+    assert np.array_equal(luma(rgb).numpy(), read_y(tmp_path / "c.png").numpy())
 
 
-def test_images_below_a_patch_are_skipped(folder: Path) -> None:
-    assert len(make_pairs(find_images(folder), (2,), 29)) == 2  # the smallest is 30 wide
-    with pytest.raises(DataError, match="none of 3 images is as large as a patch of 64x64"):
-        make_pairs(find_images(folder), (2,), 64)
+def natural(H: int, W: int, seed: int) -> np.ndarray:
+    """A picture that resembles no other: coarse noise, enlarged."""
+    coarse = np.random.default_rng(seed).integers(0, 255, (9, 9), dtype=np.uint8)
+    return np.asarray(Image.fromarray(coarse).resize((W, H), Image.Resampling.BICUBIC))
 
 
-def indexed() -> list[Pair]:
-    """Pairs whose input says where a pixel came from and whose target agrees."""
-    grid = torch.arange(20 * 25, dtype=torch.float32).view(20, 25)
-    return [Pair(grid / 255, (grid % 256).to(torch.uint8)), Pair(grid / 255, grid.to(torch.uint8))]
+def test_check_finds_damage_copies_and_overlap(tmp_path: Path) -> None:
+    for name, count in (("train", 3), ("Set5", 2)):
+        (tmp_path / name).mkdir()
+        for i in range(count):
+            save(tmp_path / name / f"{i}.png", natural(40, 50, 10 * len(name) + i))
+    save(tmp_path / "train" / "copy.bmp", natural(40, 50, 10 * len("train")))
+    shown = opened(tmp_path / "Set5" / "1.png").resize((93, 74), Image.Resampling.LANCZOS)
+    shown.save(tmp_path / "train" / "large.jpg", quality=80)
+    (tmp_path / "train" / "bad.png").write_bytes(b"no")
+    heard: list[tuple[int, int]] = []
+    found = check(tmp_path, ["Set5"], lambda done, total: heard.append((done, total)))
+    assert found.images == {"Set5": 2, "train": 5}
+    assert [m.split(":")[0] for m in found.damaged] == [str(tmp_path / "train" / "bad.png")]
+    assert found.copies == [("train/0.png", "train/copy.bmp")]
+    assert found.alike == [("Set5/1.png", "train/large.jpg")]
+    assert heard[-1] == (8, 8)
+    assert check(tmp_path, ["train"]).alike == [("train/large.jpg", "Set5/1.png")]
+    with pytest.raises(DataError, match="holds no folder of images"):
+        check(tmp_path / "train", [])
 
 
-@given(st.integers(0, 2**16), st.integers(0, 2**16))
-def test_batches_depend_on_seed_and_step_alone(seed: int, step: int) -> None:
-    a, b = (draw_batch(indexed(), 3, 8, seed, step) for _ in range(2))
-    assert torch.equal(a[0], b[0])
-    assert torch.equal(a[1], b[1])
-    other = draw_batch(indexed(), 3, 8, seed, step + 1)
-    assert not torch.equal(a[0], other[0])
-
-
-@given(st.integers(0, 2**16))
-def test_input_and_target_are_the_same_patch_turned_alike(seed: int) -> None:
-    x, target = draw_batch(indexed(), 4, 8, seed, 0)
-    assert x.shape == target.shape == (4, 1, 8, 8)
-    assert torch.equal((255 * x).round() % 256, (255 * target).round())
-
-
-def test_all_eight_turns_occur() -> None:
-    pair = [Pair(torch.arange(64.0).view(8, 8), torch.zeros(8, 8, dtype=torch.uint8))]
-    seen = {tuple(draw_batch(pair, 1, 8, 0, s)[0].flatten().tolist()) for s in range(100)}
-    assert len(seen) == 8
-
-
-def test_images_are_drawn_by_area() -> None:
-    small, large = (
-        Pair(torch.full((n, n), float(n)), torch.zeros(n, n, dtype=torch.uint8)) for n in (8, 24)
-    )
-    x, _ = draw_batch([small, large], 2000, 8, 0, 0)
-    assert (x[:, 0, 0, 0] == 24).float().mean().item() == pytest.approx(0.9, abs=0.03)
+@pytest.mark.data
+def test_the_overlap_of_the_classic_291_is_found(root: Path, tmp_path: Path) -> None:
+    """Set5's woman is BSDS200's 302003.jpg made smaller; T91 has one image twice."""
+    for name in ("Set5", "BSDS200-train", "T91"):
+        (tmp_path / name).symlink_to(root / name)
+    found = check(tmp_path, ["Set5"])
+    assert found.alike == [("Set5/woman.png", "BSDS200-train/302003.jpg")]
+    assert ("T91/t36.png", "T91/t65.png") in found.copies
+    assert not found.damaged

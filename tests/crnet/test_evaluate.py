@@ -1,4 +1,3 @@
-import csv
 import json
 from pathlib import Path
 
@@ -6,27 +5,15 @@ import pytest
 import torch
 
 import crnet
-from baselines import bicubic
+from baselines import bicubic, imresize
 from crnet import Protocol, evaluate
 from crnet.cli import main
 from crnet.data import sha256
-from crnet.evaluate import TABLE_2, report, score
+from crnet.evaluate import TABLE_2, TABLE_3, Row, report, score, score_recursions, system, table
+from crnet.metrics import psnr
+from crnet.published import cells
 from tests.crnet.pictures import photo, save
-
-# Zhang, Liu, Yu, CRNet, arXiv 1908.01166, Table 2, column Bicubic.
-PUBLISHED = """set,scale,psnr,ssim
-Set5,2,33.66,0.9299
-Set5,3,30.39,0.8682
-Set5,4,28.42,0.8104
-Set14,2,30.24,0.8688
-Set14,3,27.55,0.7742
-Set14,4,26.00,0.7027
-B100,2,29.56,0.8431
-B100,3,27.21,0.7385
-B100,4,25.96,0.6675
-"""
-# The same table, column SRCNN.
-SRCNN = {2: 36.66, 3: 32.75, 4: 30.48}
+from tests.laws import close
 
 
 @pytest.mark.data
@@ -36,22 +23,30 @@ def test_published_bicubic_cells_are_reproduced(root: Path, tmp_path: Path) -> N
     arguments = ["evaluate", "--data", str(root), "--sets", *sets, "--model", "bicubic"]
     assert main([*arguments, "--json", str(out)]) == 0
     results = {(r["set"], r["scale"]): r for r in json.loads(out.read_text())["results"]}
-    published = list(csv.DictReader(PUBLISHED.splitlines()))
+    published = [c for c in cells() if c.method == "Bicubic" and c.set in sets]
     assert len(results) == len(published) == 9
     for cell in published:
-        found = results[cell["set"], int(cell["scale"])]
-        assert found["psnr"] == pytest.approx(float(cell["psnr"]), abs=0.01)
-        assert found["ssim"] == pytest.approx(float(cell["ssim"]), abs=1e-4)
+        found = results[cell.set, cell.scale]
+        assert found["psnr"] == pytest.approx(cell.psnr, abs=0.01)
+        assert found["ssim"] == pytest.approx(cell.ssim, abs=1e-4)
 
 
 @pytest.mark.data
-def test_the_bundle_beats_srcnn_and_its_card_is_true(root: Path) -> None:
-    net = crnet.load("crnet-a")
-    rows = evaluate({"crnet-a": crnet.Upscaler(net)}, root, ["Set5"], [2, 3, 4])
-    stated = crnet.card("crnet-a").psnr["Set5"]
-    for row in rows:
-        assert row.psnr > SRCNN[row.scale]
+@pytest.mark.parametrize("name", crnet.bundled())
+def test_the_bundles_beat_srcnn_and_their_cards_are_true(root: Path, name: str) -> None:
+    stated = crnet.card(name).psnr["Set5"]
+    srcnn = {c.scale: c.psnr for c in cells("Set5") if c.method == "SRCNN"}
+    for row in evaluate({name: crnet.Upscaler(crnet.load(name))}, root, ["Set5"], [2, 3, 4]):
+        assert row.psnr > srcnn[row.scale]
         assert row.psnr == pytest.approx(stated[str(row.scale)], abs=0.005)
+
+
+@pytest.mark.data
+def test_bfloat16_costs_little(root: Path) -> None:
+    net = crnet.load("crnet-a")
+    systems = {p: crnet.Upscaler(net, precision=p) for p in ("float32", "bfloat16")}
+    exact, fast = evaluate(systems, root, ["Set5"], [3])
+    assert fast.psnr == pytest.approx(exact.psnr, abs=0.02)
 
 
 def picture(H: int = 37, W: int = 41) -> torch.Tensor:
@@ -126,8 +121,95 @@ def test_rows_and_report(tmp_path: Path) -> None:
         ("mine", s, m) for s in (2, 3) for m in ("bicubic", "again")
     ]
     assert rows[0].psnr == rows[1].psnr > 20
-    told = json.loads(json.dumps(report(rows, tmp_path, ["mine"], TABLE_2)))
-    assert told["protocol"] == {"name": "crnet-table-2", "clip": [16, 235], "shave": 1}
+    told = json.loads(json.dumps(report(rows, tmp_path, ["mine"], [TABLE_2])))
+    assert told["protocols"] == [
+        {"name": "crnet-table-2", "rgb": False, "clip": [16, 235], "shave": 1, "edges": "symmetric"}
+    ]
     assert told["data"] == {"mine": {"a.png": sha256(path)}}
-    assert told["results"][0].keys() == {"model", "set", "scale", "psnr", "ssim", "seconds"}
+    assert told["results"][0].keys() == {
+        "model", "set", "scale", "psnr", "ssim", "seconds", "protocol"
+    }  # fmt: skip
     assert told["versions"]["torch"] == torch.__version__
+
+
+class Rgb:
+    """A system on RGB: bicubic, or any function."""
+
+    channels = 3
+
+    def __init__(self, run=bicubic) -> None:
+        self.run = run
+
+    def __call__(self, lr: torch.Tensor, scale: int) -> torch.Tensor:
+        return self.run(lr, scale)
+
+
+def test_systems_on_rgb_are_measured_as_table_3_says() -> None:
+    """8-bit LR in; rounded in RGB, compared on Y in floating point, `scale` pixels shaved."""
+    rgb = torch.from_numpy(photo(40, 40)).permute(2, 0, 1)[None].contiguous()
+    seen = []
+
+    def spy(lr: torch.Tensor, scale: int) -> torch.Tensor:
+        seen.append(255 * lr)
+        return bicubic(lr, scale)
+
+    decibels = score(rgb, 2, Rgb(spy))[0]
+    lr = imresize(rgb, 0.5, edges="replicate")
+    close(seen[0], lr.float(), 1e-6)
+    sr = (255 * bicubic(lr.float() / 255, 2)).add(0.5).floor().clamp(0, 255).double()
+    weights = torch.tensor([65.481, 128.553, 24.966], dtype=torch.float64).view(3, 1, 1) / 255
+    a, b = ((x.double() * weights).sum(1, keepdim=True)[..., 2:-2, 2:-2] for x in (sr, rgb))
+    assert decibels == pytest.approx(float(psnr(a, b)), abs=1e-4)
+    with pytest.raises(ValueError, match=r"uint8 \(1, 3, H, W\)"):
+        score(picture(), 2, Rgb())
+
+
+def test_each_system_is_measured_as_its_table_says(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    save(tmp_path / "mine" / "a.png", photo(40, 40))
+    y, rgb = evaluate({"y": bicubic, "rgb": Rgb()}, tmp_path, ["mine"], [2])
+    assert (y.protocol, rgb.protocol) == (TABLE_2.name, TABLE_3.name)
+    assert y.psnr != rgb.psnr
+    assert y.psnr == pytest.approx(rgb.psnr, abs=1)
+
+
+def test_every_recursion_is_measured_in_one_pass(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    save(tmp_path / "mine" / "a.png", photo(40, 40))
+    net = crnet.CRNetA(4, 6, 2, generator=torch.Generator().manual_seed(0))
+    upscale = crnet.Upscaler(net)
+    rows = evaluate({"n": upscale, "b": bicubic}, tmp_path, ["mine"], [2], recursions=True)
+    assert [r.model for r in rows] == ["n k=0", "n k=1", "n k=2", "b"]
+    y = picture(40, 40)
+    per_recursion = score_recursions(y, 2, upscale)
+    for k in range(3):
+        net.cista.recursions = k
+        assert score(y, 2, upscale)[:2] == pytest.approx(per_recursion[k][:2], abs=1e-6)
+
+
+def test_the_published_tables_are_whole() -> None:
+    """The counts of cells, and a few cells of arXiv 1908.01166 read by hand."""
+    found = {(c.method, c.set, c.scale): (c.psnr, c.ssim) for c in cells()}
+    assert len(found) == len(cells())
+    assert found["CRNet-A", "Set5", 2] == (37.79, 0.9600)
+    assert found["CRNet-A", "Set14", 4] == (28.29, 0.7741)
+    assert found["CRNet-B+", "Set5", 4] == (32.71, 0.9008)
+    assert found["CSC-SR", "Set5", 3] == (32.65, None)
+    assert found["SRDenseNet", "Urban100", 4] == (26.05, 0.7819)
+    assert ("SRDenseNet", "Set5", 2) not in found
+
+
+def test_the_paper_stands_beside_our_rows() -> None:
+    rows = [Row("mine", "Set5", 2, 33.0, 0.9, 1.0), Row("mine", "cats", 2, 30.0, 0.8, 1.0)]
+    lines = table(rows, paper=True).splitlines()
+    assert [line.split()[2] for line in lines[1:]][:3] == ["mine", "[CSC-SR]", "[Bicubic]"]
+    assert lines[-1].split() == ["cats", "x2", "mine", "30.000", "0.8000", "1.000"]
+    assert len(table(rows).splitlines()) == 3
+
+
+def test_systems_by_name() -> None:
+    assert system("bicubic") is bicubic
+    plus = system("crnet-a", ensemble=True)
+    assert isinstance(plus, crnet.Ensemble)
+    with pytest.raises(crnet.CheckpointError, match="no model and no file none"):
+        system("none")

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from crnet import CRNetA
+from crnet import CRNetA, CRNetB
 from csc import CISTA, ista, lam_max, lipschitz, random_dictionary, unfold
 from tests.laws import close
 
@@ -187,3 +187,115 @@ def test_bad_sizes_are_refused() -> None:
         CRNetA(n0=0)
     with pytest.raises(ValueError, match="recursions ≥ 0"):
         CRNetA(recursions=-1)
+
+
+def small_b(**options) -> CRNetB:
+    options = {"n0": 6, "m0": 7, "recursions": 3, **options}
+    return CRNetB(**options, generator=torch.Generator().manual_seed(0)).double()
+
+
+@pytest.mark.parametrize(
+    ("m0", "weights"), [(256, 1_994_112), (512, 4_058_496), (1024, 11_726_208)]
+)
+def test_weights_of_crnet_b(m0: int, weights: int) -> None:
+    """The paper's 2.0M at m0 = 256, and 36 layers at K = 25."""
+    net = CRNetB(64, m0)
+    assert count(net) == weights
+    assert net.depth == 36
+    assert net.cista.recursions == 25
+    assert isinstance(net.body, CRNetA)  # the same code
+
+
+def test_biases_of_crnet_b() -> None:
+    """One per map of every layer but W and S."""
+    maps = [64] * 2 * 3 + [64, 64, 64, 64] + [256, 576, 256, 256] + [64, 3]
+    assert count(CRNetB(64, 256, bias=True)) - count(CRNetB(64, 256)) == sum(maps)
+
+
+def test_crnet_b_computes_its_layers() -> None:
+    net, x = small_b(), image(C=3, H=7, W=6)
+    conv = lambda x, w: F.conv2d(x, w, padding=1)  # noqa: E731
+    w = dict(net.named_parameters())
+    mean = torch.tensor([0.4488, 0.4371, 0.4040]).double().view(1, 3, 1, 1)
+    for scale, factors in ((2, [2]), (3, [3]), (4, [2, 2])):
+        y = conv(x - mean, w["head.weight"])
+        unit = f"units.{scale}"
+        y = y + conv(conv(y, w[f"{unit}.0.weight"]).relu(), w[f"{unit}.2.weight"])
+        f = conv(conv(y, w["body.F0.weight"]).relu(), w["body.F1.weight"]).relu()
+        u = conv(f, w["body.cista.W"])
+        z = u.relu()
+        for _ in range(3):
+            z = (u + conv(z, w["body.cista.S"])).relu()
+        y = y + conv(conv(z, w["body.Wh.weight"]).relu(), w["body.H.weight"])
+        for i, factor in enumerate(factors):
+            y = F.pixel_shuffle(conv(y, w[f"upsamplers.{scale}.{2 * i}.weight"]), factor)
+        close(net(x, scale), conv(y, w["tail.weight"]) + mean, 1e-6)
+        assert net(x, scale).shape == (1, 3, 7 * scale, 6 * scale)
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_crnet_b_starts_near_the_bilinear_image(scale: int) -> None:
+    net = small_b(n0=64)
+    x = F.avg_pool2d(image(C=3, H=20, W=20), 5, 1)  # smooth, 16×16
+    factors = [2, 2] if scale == 4 else [scale]
+    y = x
+    for f in factors:
+        y = F.interpolate(y, scale_factor=f, mode="bilinear")
+    inside = (..., slice(3 * scale, -3 * scale), slice(3 * scale, -3 * scale))
+    for layer in net.tail.weight.data[:, 3:], net.units[str(scale)][2].weight.data:
+        layer.zero_()
+    net.body.H.weight.data.zero_()
+    close(net(x, scale)[inside], y[inside], 1e-6)
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_only_the_path_of_the_scale_runs(scale: int) -> None:
+    net = small_b()
+    net(image(C=3, H=5, W=5), scale).sum().backward()
+    for name, p in net.named_parameters():
+        own = name.split(".")[1] if name.startswith(("units", "upsamplers")) else str(scale)
+        assert (p.grad is not None) == (own == str(scale)), name
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_reach_of_crnet_b_is_a_bound(scale: int) -> None:
+    net, n = small_b(recursions=1), 41
+    x = image(C=3, H=n, W=n).requires_grad_()
+    net(x, scale)[0, 0, scale * (n // 2), scale * (n // 2)].backward()
+    rows = x.grad[0].abs().sum((0, 2)).nonzero().flatten()
+    seen = max(n // 2 - rows.min().item(), rows.max().item() - n // 2)
+    assert net.reach - 3 <= seen <= net.reach
+
+
+def test_codes_of_crnet_b() -> None:
+    net, x = small_b(), image(C=3, H=5, W=6)
+    zs = list(net.codes(x, 3))
+    assert len(zs) == 4
+    assert torch.equal(net.reconstruct(net.prepare(x, 3), zs[-1], 3), net(x, 3))
+
+
+def test_crnet_b_refuses() -> None:
+    with pytest.raises(ValueError, match="scales must be some of 2, 3 and 4"):
+        CRNetB(scales=[5])
+    net = small_b(scales=[2])
+    with pytest.raises(ValueError, match="this CRNet-B upscales by 2, not by 3"):
+        net(image(C=3), 3)
+    with pytest.raises(ValueError, match="takes floating-point RGB"):
+        net(image(C=1), 2)
+
+
+@pytest.mark.parametrize("K", [0, 1, 5, 7])
+@pytest.mark.parametrize("B", [1, 3])
+@pytest.mark.parametrize("threshold", [False, True])
+def test_checkpointing_changes_no_number(K: int, B: int, threshold: bool) -> None:
+    net = small(recursions=K, threshold=threshold)
+    x = torch.cat([image(i) for i in range(B)])
+    values = []
+    for checkpoint in (False, True):
+        net.cista.checkpoint = checkpoint
+        net.zero_grad()
+        out = net(x)
+        out.square().sum().backward()
+        values.append([out.detach(), *(p.grad for p in net.parameters())])
+    for a, b in zip(*values, strict=True):
+        close(a, b, 1e-10)

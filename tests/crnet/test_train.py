@@ -1,111 +1,366 @@
+"""Laws of the engine: what a run is does not depend on how often or by what it was cut off."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from torch.nn import functional as F
 
-from crnet.data import Pair
-from crnet.train import Progress, TrainConfig, TrainingFailed, train
+pytest.importorskip("lightning", reason="training needs the extra `train`")
 
-TINY = TrainConfig(n0=8, m0=8, recursions=2, scales=(2,), steps=20, batch=4, patch=12, warmup=2)
+import crnet
+from crnet import CheckpointError
+from crnet.checkpoint import training_state
+from crnet.data import DataError
+from crnet.model import Network
+from crnet.recipe import Recipe, read
+from crnet.train import TrainingFailed, train
+from tests.crnet.pictures import photo, save
+
+TINY = Recipe(
+    n0=8, m0=8, recursions=2, scales=(2,), sets=("photos",), validation=("valid",), exclude=(),
+    steps=20, batch=4, patch=12, warmup=2, lr=3e-3,
+)  # fmt: skip
+TINY_B = replace(TINY, architecture="CRNetB", scales=(2, 3), patch=8)
 
 
-@pytest.fixture
-def pairs() -> list[Pair]:
-    """A blurred wave and the wave: something a small network can sharpen."""
-    t = torch.arange(40) / 2.0
-    wave = 0.5 + 0.3 * torch.sin(t)[:, None] * torch.cos(t)
-    mirrored = F.pad(wave[None, None], [1] * 4, mode="reflect")
-    blurred = F.avg_pool2d(mirrored, 3, 1)[0, 0]
-    return [Pair(blurred, (255 * wave).round().to(torch.uint8))]
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("root")
+    for name, size, n in (("photos", 60, 3), ("valid", 200, 1)):
+        (root / name).mkdir()
+        for i in range(n):
+            save(root / name / f"{i}.png", photo(size, size, seed=i))
+    return root
+
+
+def go(recipe: Recipe, run: Path, data: Path, **options: object) -> Network:
+    options = {"device": "cpu", "validate_every": 6, "tell_every": 5, **options}
+    return train(recipe, run, data, **options)
+
+
+def same(a: Network, b: Network) -> bool:
+    pairs = zip(a.state_dict().items(), b.state_dict().items(), strict=True)
+    return all(k == l and torch.equal(v, w) for (k, v), (l, w) in pairs)  # noqa: E741
 
 
 class CutOffError(Exception):
     pass
 
 
-def test_it_learns(pairs: list[Pair], tmp_path: Path) -> None:
-    heard: list[Progress] = []
-    config = replace(TINY, steps=200, lr=3e-3)
-    net, seconds = train(config, pairs, tmp_path / "s.pt", every=20, on_progress=heard.append)
-    assert [p.step for p in heard] == list(range(20, 201, 20))
-    assert heard[-1].loss < 0.5 * heard[0].loss
-    assert 0 < heard[-1].live < 1
-    assert seconds > 0
-    x, target = pairs[0].x[None, None], pairs[0].target[None, None] / 255
-    with torch.no_grad():
-        assert (net(x) - target).abs().mean() < 0.5 * (x - target).abs().mean()
-    assert not net.training
+def die(monkeypatch: pytest.MonkeyPatch, at: int, recipe: Recipe, run: Path, data: Path) -> None:
+    """Start or resume a run and let it die in step `at`, after a checkpoint of the step before."""
+    with monkeypatch.context() as patch:
+        cut(patch, at)
+        with pytest.raises(CutOffError):
+            go(recipe, run, data, resume=True)
 
 
-def test_resuming_is_bit_equal(pairs: list[Pair], tmp_path: Path) -> None:
-    whole, _ = train(TINY, pairs, tmp_path / "whole.pt", every=5, save_seconds=0)
+def cut(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
+    from crnet import train as module
 
-    def cut(p: Progress) -> None:
-        if p.step == 15:  # the checkpoint of step 10 is the last one
+    step = module.Training.training_step
+    write = module.Checkpoints.on_train_batch_end
+
+    def training_step(self, batch, batch_idx):
+        if self.global_step == at:
             raise CutOffError
+        return step(self, batch, batch_idx)
 
-    state = tmp_path / "cut.pt"
-    with pytest.raises(CutOffError):
-        train(TINY, pairs, state, every=5, save_seconds=0, on_progress=cut)
-    assert torch.load(state, weights_only=True)["step"] == 10
-    heard: list[Progress] = []
-    resumed, _ = train(TINY, pairs, state, every=5, on_progress=heard.append)
-    assert [p.step for p in heard] == [15, 20]
-    for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
-        assert torch.equal(a, b)
-    again, _ = train(TINY, pairs, state)  # a finished run has nothing left to do
-    assert all(
-        torch.equal(a, b) for a, b in zip(again.parameters(), whole.parameters(), strict=True)
+    def on_train_batch_end(self, trainer, pl_module, *rest):
+        write(self, trainer, pl_module, *rest)
+        if trainer.global_step == at:
+            self._save(trainer, pl_module)
+
+    monkeypatch.setattr(module.Training, "training_step", training_step)
+    monkeypatch.setattr(module.Checkpoints, "on_train_batch_end", on_train_batch_end)
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [TINY, replace(TINY, optimizer="muon", schedule="step", checkpoint=True), TINY_B,
+     replace(TINY, optimizer="sgd", lr=0.01, precision="32-true", threshold=True)],
+    ids=["adam", "muon", "crnet-b", "sgd"],
+)  # fmt: skip
+def test_resuming_is_bit_equal(recipe: Recipe, data: Path, tmp_path: Path, monkeypatch) -> None:
+    """20 steps are 10, a death, and 10 more: weights, averages, optimizer, and the curve."""
+    whole = go(recipe, tmp_path / "whole", data)
+    die(monkeypatch, 10, recipe, tmp_path / "cut", data)
+    assert training_state(tmp_path / "cut" / "last.ckpt")["global_step"] == 10
+    resumed = go(recipe, tmp_path / "cut", data, resume=True)
+    assert same(whole, resumed)
+    a, b = (training_state(tmp_path / run / "last.ckpt") for run in ("whole", "cut"))
+    assert a["global_step"] == b["global_step"] == 20
+    for key in ("state_dict", "current_model_state"):
+        assert all(torch.equal(v, b[key][k]) for k, v in a[key].items())
+    assert [s for s, _ in a["history"]] == [s for s, _ in b["history"]] == [6, 12, 18]
+    assert a["history"] == b["history"]
+    assert same(go(recipe, tmp_path / "cut", data, resume=True), whole)  # nothing left to do
+
+
+def test_it_learns_and_ships_averages(data: Path, tmp_path: Path) -> None:
+    recipe = replace(TINY, steps=150, optimizer="muon")
+    net = go(recipe, tmp_path, data, validate_every=50)
+    state = training_state(tmp_path / "last.ckpt")
+    values = [value for _, value in state["history"]]
+    assert len(values) == 3
+    assert values[-1] > values[0]
+    assert not net.training
+    for name, averaged in net.state_dict().items():
+        assert torch.equal(averaged, state["state_dict"][f"net.{name}"])
+    last, mean = state["current_model_state"]["net.H.weight"], net.state_dict()["H.weight"]
+    assert 0 < (last - mean).abs().max() < 0.1
+    loaded = crnet.load(tmp_path / "last.ckpt")
+    assert same(loaded, net)
+    card = crnet.card(tmp_path / "best.ckpt")
+    assert card.architecture == "CRNetA"
+    assert "50: " in card.training["curve"]
+
+
+def test_logs_are_kept_per_start(data: Path, tmp_path: Path) -> None:
+    go(TINY, tmp_path, data)
+    with (tmp_path / "logs" / "0" / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {"loss", "psnr", "live", "images_per_second", "step"} <= rows[0].keys()
+    assert any(row["psnr"] for row in rows)
+    assert list((tmp_path / "logs" / "0").glob("events.out.tfevents*"))
+    assert read(tmp_path / "recipe.toml") == TINY
+    go(TINY, tmp_path, data, resume=True)
+    assert (tmp_path / "logs" / "0" / "metrics.csv").exists()
+
+
+def test_a_different_recipe_is_refused_with_the_differences(data: Path, tmp_path: Path) -> None:
+    go(TINY, tmp_path, data)
+    before = (tmp_path / "last.ckpt").read_bytes()
+    with pytest.raises(
+        CheckpointError, match=r"different recipe .*: steps: 30, 20; lr: 0.1, 0.003"
+    ):
+        go(replace(TINY, steps=30, lr=0.1), tmp_path, data, resume=True)
+    with pytest.raises(FileExistsError, match="holds a run; pass --resume"):
+        go(TINY, tmp_path, data)
+    assert (tmp_path / "last.ckpt").read_bytes() == before
+
+
+def test_other_images_are_refused(data: Path, tmp_path: Path) -> None:
+    go(TINY, tmp_path / "run", data)
+    other = tmp_path / "other"
+    for name in ("photos", "valid"):
+        (other / name).mkdir(parents=True)
+        save(other / name / "0.png", photo(200, 200, seed=7))
+    with pytest.raises(CheckpointError, match="trained on other images"):
+        go(TINY, tmp_path / "run", other, resume=True)
+
+
+def test_a_damaged_checkpoint_falls_back_on_the_previous_one(
+    data: Path, tmp_path: Path, monkeypatch
+) -> None:
+    whole = go(TINY, tmp_path / "whole", data)
+    run = tmp_path / "run"
+    for at in (6, 10):
+        die(monkeypatch, at, TINY, run, data)
+    assert training_state(run / "previous.ckpt")["global_step"] == 6
+    last = (run / "last.ckpt").read_bytes()
+    for damaged in (last[: len(last) // 2], b"", b"PK\x03\x04 not ours"):
+        (run / "last.ckpt").write_bytes(damaged)
+        with pytest.raises(CheckpointError, match=r"last\.ckpt is damaged or no checkpoint"):
+            training_state(run / "last.ckpt")
+    assert same(go(TINY, run, data, resume=True), whole)
+
+
+def test_no_readable_checkpoint_is_an_error_and_touches_nothing(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "last.ckpt").write_bytes(b"garbage")
+    with pytest.raises(CheckpointError, match="move the run away"):
+        go(TINY, tmp_path, data, resume=True)
+    assert [p.name for p in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def test_a_foreign_checkpoint_is_refused_and_nothing_of_it_runs(tmp_path: Path) -> None:
+    class Bomb:
+        def __reduce__(self):
+            return (os.mkdir, (str(tmp_path / "boom"),))
+
+    torch.save({"recipe": Bomb()}, tmp_path / "a.ckpt")
+    torch.save({"epoch": 3}, tmp_path / "b.ckpt")
+    for name in ("a.ckpt", "b.ckpt"):
+        with pytest.raises(CheckpointError, match="damaged or no checkpoint of crnet"):
+            crnet.load(tmp_path / name)
+    assert not (tmp_path / "boom").exists()
+
+
+def test_weights_with_nan_are_refused(data: Path, tmp_path: Path) -> None:
+    go(TINY, tmp_path, data)
+    state = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    state["state_dict"]["net.H.weight"][0, 0, 0, 0] = torch.nan
+    torch.save(state, tmp_path / "nan.ckpt")
+    with pytest.raises(CheckpointError, match="not finite"):
+        crnet.load(tmp_path / "nan.ckpt")
+
+
+def test_nan_stops_the_run_and_keeps_the_last_good_checkpoint(
+    data: Path, tmp_path: Path, monkeypatch
+) -> None:
+    from crnet import train as module
+
+    die(monkeypatch, 7, TINY, tmp_path, data)
+    good = (tmp_path / "last.ckpt").read_bytes()
+    step = module.Training.training_step
+    monkeypatch.setattr(
+        module.Training, "training_step", lambda self, *a: step(self, *a) * float("nan")
+    )
+    with pytest.raises(TrainingFailed, match="the loss is nan; the last checkpoint is kept"):
+        go(TINY, tmp_path, data, resume=True)
+    assert (tmp_path / "last.ckpt").read_bytes() == good
+
+
+def test_dead_codes_stop_the_run(data: Path, tmp_path: Path, monkeypatch) -> None:
+    from crnet import train as module
+
+    build = module.build
+
+    def dead(recipe: Recipe) -> Network:
+        net = build(recipe)
+        with torch.no_grad():
+            net.cista.W.copy_(-net.cista.W.abs())  # features are ≥ 0, so no code can be on
+        return net
+
+    monkeypatch.setattr(module, "build", dead)
+    with pytest.raises(TrainingFailed, match="step 5: all codes are zero"):
+        go(TINY, tmp_path, data)
+
+
+def test_a_full_disk_keeps_the_last_checkpoint(data: Path, tmp_path: Path, monkeypatch) -> None:
+    import fsspec.implementations.local as local
+
+    die(monkeypatch, 7, TINY, tmp_path, data)
+    good = (tmp_path / "last.ckpt").read_bytes()
+
+    def full(self, *_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(local.LocalFileOpener, "write", full)
+        with pytest.raises(OSError, match="No space left"):
+            go(TINY, tmp_path, data, resume=True)
+    kept = {p.name: p.read_bytes() for p in tmp_path.glob("*.ckpt")}
+    assert good in kept.values()
+    assert all(training_state(tmp_path / name) for name in kept)
+    go(TINY, tmp_path, data, resume=True)
+
+
+RUN = """
+import sys
+from pathlib import Path
+from crnet.train import train
+from tests.crnet.test_train import TINY
+from dataclasses import replace
+recipe = replace(TINY, steps=100_000)
+train(recipe, Path(sys.argv[1]), sys.argv[2], device="cpu", validate_every=10**6, tell_every=5,
+      save_minutes=float(sys.argv[3]), bar=True, resume=True)
+"""
+
+
+def child(run: Path, data: Path, minutes: float) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-c", RUN, str(run), str(data), str(minutes)],
+        stderr=subprocess.PIPE,
+        text=True,
     )
 
 
-def test_a_different_recipe_is_refused_with_the_differences(
-    pairs: list[Pair], tmp_path: Path
-) -> None:
-    state = tmp_path / "s.pt"
-    train(TINY, pairs, state)
-    before = state.read_bytes()
-    with pytest.raises(ValueError, match=r"different recipe \(steps: 20 there, 30 here\)"):
-        train(replace(TINY, steps=30), pairs, state)
-    with pytest.raises(ValueError, match=r"different recipe \(other training images\)"):
-        train(TINY, [*pairs, *pairs], state)
-    assert state.read_bytes() == before
+def wait_for_steps(process: "subprocess.Popen[str]", steps: int) -> int:
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("step ") and int(line.split()[1].split("/")[0]) >= steps:
+            return int(line.split()[1].split("/")[0])
+    raise AssertionError("the run ended")
 
 
-def test_weights_are_averaged_and_gradients_clipped(pairs: list[Pair], tmp_path: Path) -> None:
-    """The result is the running mean of the weights, not the last ones; clipping acts."""
-    runs = {}
-    for name, change in {"as is": {}, "no mean": {"ema": 0.0}, "clip": {"clip_norm": 1e-9}}.items():
-        config = replace(TINY, lr=1e-2, warmup=0, **change)
-        runs[name] = train(config, pairs, tmp_path / f"{name}.pt")[0].H.weight
-        state = torch.load(tmp_path / f"{name}.pt", weights_only=True)
-        assert torch.equal(runs[name], state["ema"]["H.weight"])
-        assert torch.allclose(runs[name], state["net"]["H.weight"], atol=1e-6) == (
-            name == "no mean"
-        )
-    assert not torch.allclose(runs["as is"], runs["clip"])
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+def test_a_polite_signal_saves(data: Path, tmp_path: Path, sent: signal.Signals) -> None:
+    process = child(tmp_path, data, 60)
+    seen = wait_for_steps(process, 10)
+    process.send_signal(sent)
+    process.communicate(timeout=60)
+    assert process.returncode == {signal.SIGTERM: 143, signal.SIGINT: -signal.SIGINT}[sent]
+    assert training_state(tmp_path / "last.ckpt")["global_step"] >= seen
 
 
-def test_nan_stops_the_run(pairs: list[Pair], tmp_path: Path) -> None:
-    bad = [Pair(pairs[0].x * torch.nan, pairs[0].target)]
-    with pytest.raises(TrainingFailed, match="loss nan"):
-        train(TINY, bad, tmp_path / "s.pt", every=5)
-    assert not (tmp_path / "s.pt").exists()
+def test_kill_9_during_checkpoints_leaves_a_whole_one(data: Path, tmp_path: Path) -> None:
+    for seen in range(2):
+        process = child(tmp_path, data, 1e-9)  # a checkpoint every ten steps
+        wait_for_steps(process, 20)
+        time.sleep(0.02 * seen)
+        process.kill()
+        process.communicate(timeout=60)
+        readable = []
+        for name in ("last.ckpt", "previous.ckpt"):
+            if (tmp_path / name).exists():
+                readable.append(training_state(tmp_path / name)["global_step"])
+        assert max(readable) >= 10
 
 
-def test_dead_codes_stop_the_run(pairs: list[Pair], tmp_path: Path) -> None:
-    black = [Pair(torch.zeros_like(pairs[0].x), pairs[0].target)]  # no bias: no code can be on
-    with pytest.raises(TrainingFailed, match=r"0\.0% of the codes are non-zero"):
-        train(TINY, black, tmp_path / "s.pt", every=5)
+DDP = """
+import sys
+from pathlib import Path
+from crnet.train import train
+from tests.crnet.test_train import TINY, TINY_B
+recipe = {"a": TINY, "b": TINY_B}[sys.argv[3]]
+net = train(recipe, Path(sys.argv[1]), sys.argv[2], device="cpu", devices=2, tell_every=5,
+            validate_every=10)
+import os, torch
+torch.save(net.state_dict(), Path(sys.argv[1]) / f"rank{os.environ.get('LOCAL_RANK', 0)}.pt")
+"""
 
 
-def test_rate_warms_up_and_decays_to_zero() -> None:
-    config = TrainConfig(steps=1000, warmup=100, lr=1e-3)
-    rates = [config.rate(s) for s in range(1000)]
-    assert rates[0] == pytest.approx(1e-5, rel=1e-3)
-    assert max(rates) == pytest.approx(1e-3, rel=0.03)
-    assert rates.index(max(rates)) == 99
-    assert rates[-1] < 1e-8
-    assert all(b < a for a, b in zip(rates[100:], rates[101:], strict=False))
+@pytest.mark.parametrize("kind", ["a", "b"])
+def test_two_processes_train_one_network(data: Path, tmp_path: Path, kind: str) -> None:
+    """Equal parameters on both ranks, and up to rounding those of one process."""
+    script = tmp_path / "ddp.py"
+    script.write_text(DDP)
+    run = tmp_path / "run"
+    environment = {**os.environ, "PYTHONPATH": os.getcwd(), "OMP_NUM_THREADS": "1"}
+    subprocess.run(
+        [sys.executable, str(script), str(run), str(data), kind],
+        check=True, env=environment, capture_output=True, timeout=120,
+    )  # fmt: skip
+    one, two = (torch.load(run / f"rank{i}.pt", weights_only=True) for i in (0, 1))
+    assert all(torch.equal(v, two[k]) for k, v in one.items())
+    recipe = {"a": TINY, "b": TINY_B}[kind]
+    alone = go(recipe, tmp_path / "alone", data).state_dict()
+    start = crnet.train.build(recipe).state_dict()
+    moved = sum(float((alone[k] - start[k]).norm()) for k in alone)
+    apart = sum(float((alone[k] - one[k]).norm()) for k in alone)
+    assert apart < 0.1 * moved
+
+
+@pytest.mark.parametrize("name", ["crnet-a-paper", "crnet-b-paper"])
+def test_the_papers_recipes_train(name: str, data: Path, tmp_path: Path) -> None:
+    """Some steps of the recipe itself: its network, loss, optimizer and schedule."""
+    small = {"sets": ("photos",), "validation": (), "batch": 2, "patch": 12, "steps": 2}
+    net = go(read(name, {**small, "exclude": ()}), tmp_path, data)
+    assert net.cista.recursions == 25
+    assert all(torch.isfinite(p).all() for p in net.parameters())
+
+
+def test_bad_calls_are_refused_before_any_work(data: Path, tmp_path: Path) -> None:
+    for options in ({"devices": 3}, {"devices": 0}, {"workers": -1}, {"save_minutes": 0.0}):
+        with pytest.raises(ValueError, match="must be|does not divide"):
+            go(TINY, tmp_path / "run", data, **options)
+    with pytest.raises(DataError, match="none is not a folder"):
+        go(replace(TINY, sets=("none",)), tmp_path / "run", data)
+    with pytest.raises(CheckpointError, match="do not fit the recipe"):
+        go(replace(TINY, start="crnet-a"), tmp_path / "run", data)
+    assert not (tmp_path / "run").exists()
+
+
+def test_it_starts_from_weights(data: Path, tmp_path: Path) -> None:
+    first = go(TINY, tmp_path / "first", data)
+    start = str(tmp_path / "first" / "last.ckpt")
+    built = crnet.train.build(replace(TINY, start=start))
+    assert same(built, first)

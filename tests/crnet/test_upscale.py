@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from baselines import bicubic
-from crnet import CRNetA, Upscaler, apply_tiled, upscale_picture
+from crnet import CRNetA, CRNetB, Upscaler, apply_tiled, upscale_picture
 from crnet.files import Picture
 from crnet.upscale import tile_side
 from tests.laws import close
@@ -26,7 +26,7 @@ def test_tiles_give_the_whole(tile: int, H: int, W: int) -> None:
     """Any tile with more than twice the reach: equal to rounding, borders included."""
     net, x = small(), image(H, W)
     assert net.reach == 7
-    close(apply_tiled(net, x, tile), net(x), 1e-12)
+    close(apply_tiled(net, x, tile, net.reach), net(x), 1e-12)
 
 
 @torch.no_grad()
@@ -36,33 +36,27 @@ def test_tiles_give_the_whole_in_float32_and_for_many_recursions() -> None:
     whole = net(x)
     assert (whole - x).abs().max() > 1e-3
     for tile in (41, 50, 64, 119):
-        close(apply_tiled(net, x, tile), whole, 1e-5)
+        close(apply_tiled(net, x, tile, net.reach), whole, 1e-5)
 
 
 @torch.no_grad()
 def test_a_smaller_halo_would_show() -> None:
     """The law above can fail: with a halo one short, tiles differ from the whole."""
 
-    class Short(CRNetA):
-        @property
-        def reach(self) -> int:
-            return super().reach - 1
-
     net, x = small(), image(50, 50)
-    short = Short(n0=4, m0=6, recursions=2, generator=torch.Generator().manual_seed(0)).double()
-    close(short(x), net(x), 1e-15)
-    assert (apply_tiled(short, x, 20) - net(x)).abs().max() > 1e-9
+    assert (apply_tiled(net, x, 20, net.reach - 1) - net(x)).abs().max() > 1e-9
 
 
 def test_every_tile_is_reported() -> None:
     heard: list[tuple[int, int]] = []
-    apply_tiled(small(), image(30, 30), 24, on_tile=lambda done, total: heard.append((done, total)))
+    net = small()
+    apply_tiled(net, image(30, 30), 24, net.reach, on_tile=lambda *now: heard.append(now))
     assert heard == [(i, 9) for i in range(1, 10)]
 
 
 def test_a_tile_of_halo_alone_is_refused() -> None:
     with pytest.raises(ValueError, match="more than twice the reach of 7 pixels, got 14"):
-        apply_tiled(small(), image(30, 30), 14)
+        apply_tiled(small(), image(30, 30), 14, 7)
 
 
 def test_memory_decides_the_tile() -> None:
@@ -113,3 +107,61 @@ def test_the_network_sees_luma_alone() -> None:
     upscale_picture(Picture(rgb[:, :1]), 2, spy)
     for y in seen:
         close(y, torch.full((1, 1, 4, 4), 235 / 255), 1e-6)
+
+
+def small_b(dtype: torch.dtype = torch.float64) -> CRNetB:
+    return CRNetB(4, 6, 1, generator=torch.Generator().manual_seed(0)).to(dtype)
+
+
+@given(st.sampled_from([2, 3, 4]), st.integers(1, 45), st.integers(1, 45))
+@settings(max_examples=15)
+def test_tiles_of_crnet_b_give_the_whole(scale: int, h: int, w: int) -> None:
+    net, x = small_b(), image(h, w, 3)
+    tiled = apply_tiled(lambda part: net(part, scale), x, 2 * net.reach + 3, net.reach, scale)
+    close(tiled, net(x, scale), 1e-12)
+    close(Upscaler(net, memory_mib=1e-6)(x, scale), net(x, scale), 1e-12)
+
+
+def test_a_picture_goes_through_crnet_b_in_rgb() -> None:
+    net = small_b(torch.float32)
+    rgb = image(9, 8, 3).float()
+    result = upscale_picture(Picture(rgb, image(9, 8).float()), 3, Upscaler(net))
+    close(result.color, net(rgb, 3).clamp(0, 1).detach(), 1e-5)
+    assert result.alpha is not None
+    assert result.alpha.shape == (1, 1, 27, 24)
+    grey = upscale_picture(Picture(rgb[:, :1]), 3, Upscaler(net)).color
+    close(grey, net(rgb[:, :1].expand(-1, 3, -1, -1), 3).mean(1, True).clamp(0, 1).detach(), 1e-5)
+
+
+@pytest.mark.parametrize("net", [small(), small_b()], ids=["a", "b"])
+@pytest.mark.parametrize("memory", [1e-6, 1024])
+def test_recursions_are_the_images_of_fewer_recursions(net, memory: float) -> None:
+    x = image(30, 20, Upscaler(net).channels)
+    images = Upscaler(net, memory).recursions(x, 2)
+    K = net.cista.recursions
+    assert images.shape == (K + 1, *Upscaler(net)(x, 2).shape)
+    for k in range(K + 1):
+        net.cista.recursions = k
+        close(images[k], Upscaler(net)(x, 2), 1e-12)
+    net.cista.recursions = K
+
+
+def test_bfloat16_is_near() -> None:
+    net, x = small(dtype=torch.float32, n0=16, m0=24), image(30, 30).float()
+    exact, fast = Upscaler(net)(x, 2), Upscaler(net, precision="bfloat16")(x, 2)
+    assert fast.dtype == torch.float32
+    moved = (exact - bicubic(x, 2)).abs().max()
+    assert 0 < (fast - exact).abs().max() < 0.05 * moved + 2e-3
+    with pytest.raises(ValueError, match="precision must be float32 or bfloat16, got 'half'"):
+        Upscaler(net, precision="half")
+
+
+@pytest.mark.parametrize(
+    ("net", "shape"), [(small(), (1, 3, 9, 9)), (small_b(), (1, 1, 9, 9)), (small(), (1, 9, 9))]
+)
+def test_images_of_other_channels_are_refused(net, shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="must be floating point"):
+        Upscaler(net)(torch.zeros(shape, dtype=torch.float64), 2)
+    x = torch.full((1, Upscaler(net).channels, 9, 9), torch.nan, dtype=torch.float64)
+    with pytest.raises(ValueError, match="NaN"):
+        Upscaler(net)(x, 2)
