@@ -132,6 +132,9 @@ def iterates(
     return _iterates(u, S, None if theta is None else spread(theta, u), K, nonneg)
 
 
+_PARTS = 8  # more save memory but make the convolutions small
+
+
 def last_iterate(u: Tensor, S: Tensor, theta: Tensor | None, K: int, nonneg: bool) -> Tensor:
     """Return z_K of :func:`recur`, unchecked; theta is None or broadcasts to u."""
     z = _threshold(u, theta, nonneg)
@@ -143,14 +146,14 @@ def last_iterate(u: Tensor, S: Tensor, theta: Tensor | None, K: int, nonneg: boo
 def recur_checkpointed(u: Tensor, S: Tensor, theta: Tensor | None, K: int, nonneg: bool) -> Tensor:
     """Return `last_iterate`, whose backward pass recomputes the codes instead of storing them.
 
-    Each image is cut into runs of about √(K B) recursions, of which only the first codes are
-    stored; the backward pass goes through one run of one image at a time.  At the peak that is
-    √(K/B) codes of all images and √(K B) of one, instead of K of all, for one more forward pass.
+    The batch is cut into up to eight parts and the recursions into runs of √(8 K), of which only
+    the first codes are stored; the backward pass goes through one run of one part at a time.  At
+    the peak that is √(K/8) codes of the whole batch twice, instead of K, for one forward pass more.
     """
-    length = max(1, min(K, math.ceil(math.sqrt(K * len(u)))))
+    chunks = u.split(-(-len(u) // _PARTS))
+    length = max(1, math.ceil(math.sqrt(K * len(chunks))))
     parts = []
-    for b in range(len(u)):
-        one = u[b : b + 1]
+    for one in chunks:
         z = _threshold(one, theta, nonneg)
         for k in range(0, K, length):
             z = checkpoint(

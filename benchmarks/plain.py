@@ -1,0 +1,54 @@
+"""CRNet-A as one would write it down first: float32, NCHW, one line per equation."""
+
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from crnet import CRNetA
+
+
+class Plain(nn.Module):
+    """The straightforward module that the benchmarks compare with, with the weights of ours."""
+
+    def __init__(self, net: CRNetA) -> None:
+        super().__init__()
+        names = ("F0", "F1", "W", "S", "Wh", "H")
+        weights = (net.F0.weight, net.F1.weight, net.cista.W, net.cista.S, net.Wh.weight,
+                   net.H.weight)  # fmt: skip
+        for name, weight in zip(names, weights, strict=True):
+            layer = nn.Conv2d(weight.shape[1], weight.shape[0], 3, padding=1, bias=False)
+            layer.weight = nn.Parameter(
+                weight.detach().clone(memory_format=torch.contiguous_format)
+            )
+            setattr(self, name, layer)
+        self.recursions = net.cista.recursions
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.relu(self.F1(torch.relu(self.F0(x))))
+        z = torch.relu(self.W(y))
+        for _ in range(self.recursions):
+            z = torch.relu(self.W(y) + self.S(z))
+        return x + self.H(torch.relu(self.Wh(z)))
+
+
+def multiplications(net: CRNetA) -> int:
+    """Multiply-accumulates per pixel of a forward pass, W ⊗ y counted once."""
+    return sum(
+        p.numel() * (net.cista.recursions if name == "cista.S" else 1)
+        for name, p in net.named_parameters()
+    )
+
+
+def race(runs: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    """Median seconds of each, run in turn after a warm-up."""
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for repeat in range(repeats + 1):
+        for name, run in runs.items():
+            started = time.perf_counter()
+            run()
+            if repeat:
+                times[name].append(time.perf_counter() - started)
+    return {name: statistics.median(t) for name, t in times.items()}
