@@ -221,8 +221,7 @@ class CRNetB(nn.Module):
             n0, m0, recursions, channels=n0, threshold=threshold, bias=bias, generator=generator
         )
         # The mean of DIV2K, as in MDSR; a convention of the weights, not a property of the images.
-        mean = torch.tensor([0.4488, 0.4371, 0.4040]).view(1, 3, 1, 1)
-        self.register_buffer("mean", mean, persistent=False)
+        self.register_buffer("mean", torch.tensor([0.4488, 0.4371, 0.4040]), persistent=False)
         self.head = conv(3, n0, math.sqrt(0.5))  # no ReLU follows: half of He's variance
         ordered = sorted(set(scales))
         self.units = nn.ModuleDict(
@@ -284,7 +283,7 @@ class CRNetB(nn.Module):
         if str(scale) not in self.units:
             known = ", ".join(self.units)
             raise ValueError(f"this CRNet-B upscales by {known}, not by {scale}")
-        x = self.head(x - self.mean)
+        x = self.head(x - self.mean.view(3, 1, 1))
         out: Tensor = x + self.units[str(scale)](x)
         return out
 
@@ -299,7 +298,7 @@ class CRNetB(nn.Module):
         # The tail makes the image itself, not a residual: bfloat16 would show.
         with torch.autocast(x.device.type, enabled=False):
             image: Tensor = self.tail(x.to(self.tail.weight.dtype))
-        return image + self.mean
+        return image + self.mean.view(3, 1, 1)
 
     @property
     def cista(self) -> CISTA:

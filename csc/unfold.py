@@ -150,7 +150,7 @@ def recur_checkpointed(u: Tensor, S: Tensor, theta: Tensor | None, K: int, nonne
     the first codes are stored; the backward pass goes through one run of one part at a time.  At
     the peak that is √(K/8) codes of the whole batch twice, instead of K, for one forward pass more.
     """
-    chunks = u.split(-(-len(u) // _PARTS))
+    chunks = torch.split(u, -(-len(u) // _PARTS))
     length = max(1, math.ceil(math.sqrt(K * len(chunks))))
     parts = []
     for one in chunks:
