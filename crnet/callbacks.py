@@ -3,6 +3,7 @@
 Callbacks of PyTorch Lightning for the module of :mod:`crnet.train`.
 """
 
+import contextlib
 import math
 import os
 import signal
@@ -14,7 +15,7 @@ from typing import Any
 import torch
 from lightning import pytorch as pl
 from lightning.pytorch.callbacks import Callback, WeightAveraging
-from lightning.pytorch.utilities.exceptions import SIGTERMException
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
 from tqdm import tqdm
 
@@ -36,84 +37,122 @@ class Averages(WeightAveraging):
         """Leave the weights as they are, so that the last checkpoint has both."""
 
 
+class Stopped(Exception):
+    """A signal asked the run to stop, and it has saved."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(f"stopped by signal {signum}")
+        self.signum = signum
+
+
 class Checkpoints(Callback):
     """Save in time, at the best PSNR, at the end, and on SIGTERM and Ctrl-C; never a broken state.
 
-    The last checkpoint is renamed to ``previous.ckpt`` before the next is written beside it and
-    put in its place, so that at any moment one of them is whole.
+    A signal only asks; the run saves when its step, and the validation after it, are over, and
+    raises `Stopped`.  A second Ctrl-C is the usual one.
     """
 
     def __init__(self, folder: Path, seconds: float, validate_every: int) -> None:
         self.folder, self.seconds, self.validate_every = folder, seconds, validate_every
         self._saved = time.monotonic()
         self._best = -math.inf
-        self.asked = False
-        self._handler: Any = None
+        self._asked = 0
+        # What listens now, before Lightning does.
+        asking = (signal.SIGINT, signal.SIGTERM)
+        self._handlers: dict[int, Any] = {s: signal.getsignal(s) for s in asking}
 
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Let the first Ctrl-C end the step and save; the second one is the usual one."""
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock, and listen to signals in Lightning's place."""
         run: Any = pl_module  # a crnet.train.Training
         self._saved = run.since = time.monotonic()
         self._best = max((value for _, value in run.history), default=-math.inf)
 
         def ask(signum: int, frame: Any) -> None:
-            self.asked = True
-            signal.signal(signal.SIGINT, self._handler)
+            self._asked = signum
+            if signum == signal.SIGINT:
+                signal.signal(signum, self._handlers[signum])
 
-        try:
-            self._handler = signal.signal(signal.SIGINT, ask)
-        except ValueError:  # not in the main thread; there is no Ctrl-C
-            self._handler = None
+        with contextlib.suppress(ValueError):  # outside the main thread there are no signals
+            for signum in self._handlers:
+                signal.signal(signum, ask)
 
-    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Give Ctrl-C back."""
-        if self._handler is not None:
-            signal.signal(signal.SIGINT, self._handler)
+    def restore_signals(self) -> None:
+        """Give the signals back."""
+        with contextlib.suppress(ValueError):
+            for signum, handler in self._handlers.items():
+                signal.signal(signum, handler)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
     ) -> None:
-        """Save when it is time."""
-        if self.validate_every and trainer.global_step % self.validate_every == 0:
-            return  # a run resumed from before a validation would leave it out
-        if self.asked:
-            self._save(trainer, pl_module)
-            raise KeyboardInterrupt
-        if trainer.global_step % 10 == 5 and trainer.global_step < trainer.max_steps:
-            due = time.monotonic() - self._saved > self.seconds
-            if trainer.strategy.broadcast(due):
-                self._save(trainer, pl_module)
+        """Save when it is time, but not before a validation that would then be left out."""
+        if not self.validate_every or trainer.global_step % self.validate_every:
+            self._check(trainer, pl_module)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save the best."""
+        """Save the best, and when it is time."""
         value = float(trainer.callback_metrics["psnr"])
-        if value > self._best:
+        if trainer.strategy.broadcast(value > self._best):
             self._best = value
             self._write(trainer, pl_module, "best.ckpt")
+        self._check(trainer, pl_module)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save the end."""
-        self._save(trainer, pl_module)
-
-    def on_exception(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
-    ) -> None:
-        """Save on SIGTERM, which Lightning raises between two steps."""
-        if isinstance(exception, SIGTERMException):
-            self._save(trainer, pl_module)
-
-    def _save(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        last = self.folder / "last.ckpt"
-        if trainer.is_global_zero and last.exists():
-            os.replace(last, self.folder / "previous.ckpt")
         self._write(trainer, pl_module, "last.ckpt")
-        self._saved = time.monotonic()
+
+    def _check(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save if a signal came or time is up; all processes decide the same."""
+        asked, due = self._asked, time.monotonic() - self._saved > self.seconds
+        if trainer.world_size > 1:
+            if trainer.global_step % 10:
+                return
+            flags = torch.tensor([asked, int(due)], device=pl_module.device)
+            torch.distributed.all_reduce(flags, torch.distributed.ReduceOp.MAX)
+            asked, due = int(flags[0]), bool(flags[1])
+        if asked or due:
+            self._write(trainer, pl_module, "last.ckpt")
+            self._saved = time.monotonic()
+        if asked:
+            raise Stopped(asked)
 
     def _write(self, trainer: pl.Trainer, pl_module: pl.LightningModule, name: str) -> None:
+        run: Any = pl_module
         if not all(bool(torch.isfinite(p).all()) for p in pl_module.parameters()):
-            raise TrainingFailed("the weights are not finite; the checkpoint before is kept")
-        # Lightning writes to another file first and renames it.
+            raise TrainingFailed(f"the weights are not finite; {_ADVICE}")
+        if run.live is not None and float(run.live) == 0:
+            raise TrainingFailed(f"all codes are zero; {_ADVICE}")
         trainer.save_checkpoint(self.folder / name, weights_only=False)
+
+
+_ADVICE = (
+    "the last checkpoint is kept; start from it (--start RUN/last.ckpt) in another folder, with a "
+    "lower rate, a larger batch or another seed"
+)
+
+
+class AtomicFiles(TorchCheckpointIO):
+    """Write a checkpoint beside its place, and rename; keep the one before as ``previous.ckpt``.
+
+    Whenever the process dies, one of the two is whole.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
+    ) -> None:
+        """Save to a path, on the first process."""
+        path = Path(path)
+        beside = path.with_name(f".{path.name}.part")
+        try:
+            with beside.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            if path.name == "last.ckpt" and path.exists():
+                os.replace(path, path.with_name("previous.ckpt"))
+            os.replace(beside, path)
+        finally:
+            beside.unlink(missing_ok=True)
 
 
 class Watch(Callback):
@@ -151,14 +190,10 @@ class Watch(Callback):
         loss = float(torch.stack(self._losses).mean())
         live = 1.0 if run.live is None else float(run.live)
         if not math.isfinite(loss):
-            raise TrainingFailed(
-                f"step {step}: the loss is {loss}; the last checkpoint is kept; "
-                "resume with another seed, or start again with a lower rate"
-            )
+            raise TrainingFailed(f"step {step}: the loss is {loss}; {_ADVICE}")
         if live == 0:
             raise TrainingFailed(
-                f"step {step}: all codes are zero, and with no bias they stay so; the last "
-                "checkpoint is kept; lower the learning rate or raise the batch"
+                f"step {step}: all codes are zero, and with no bias they stay so; {_ADVICE}"
             )
         now = time.monotonic()
         rate = len(self._losses) / (now - self._told)
@@ -176,7 +211,7 @@ class Watch(Callback):
             )
         self._losses, self._told = [], now
 
-    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+    def close(self) -> None:
         """Close the bar."""
         if self._line is not None:
             self._line.close()

@@ -24,6 +24,9 @@ from crnet.model import CRNetA, CRNetB, Network
 ARCHITECTURES: dict[str, type[CRNetA] | type[CRNetB]] = {"CRNetA": CRNetA, "CRNetB": CRNetB}
 """Networks that a weights file or a recipe may name."""
 
+NAME = r"[\w.+-]+"
+"""What a model may be called."""
+
 
 class CheckpointError(Exception):
     """A weights file is missing, damaged, or not one of ours."""
@@ -252,7 +255,7 @@ def _open(path: Path) -> tuple[Card, str]:
             header = file.metadata() or {}
         fields = json.loads(header["card"])
         about = Card(**{**fields, "scales": tuple(fields["scales"])})
-        sane = isinstance(about.name, str) and bool(re.fullmatch(r"[\w.+-]+", about.name))
+        sane = isinstance(about.name, str) and bool(re.fullmatch(NAME, about.name))
         sane = sane and all(isinstance(s, int) and s > 0 for s in about.scales)
         sane = sane and all(
             isinstance(v, int) or all(isinstance(s, int) for s in v)

@@ -26,6 +26,8 @@ from crnet.evaluate import Row, evaluate, protocol_of, report, system, table
 from crnet.files import ImageFileError, output_file, output_format, read_picture, write_picture
 from crnet.upscale import Upscaler, upscale_picture
 
+TEST_SETS = ("Set5", "Set14", "B100", "Urban100", "Manga109")
+
 
 class UsageError(Exception):
     """The call cannot be carried out as given."""
@@ -108,8 +110,8 @@ def _parser() -> argparse.ArgumentParser:
     p = looks.add_parser("check", help="read every image; find damaged files, copies, overlap")
     p.add_argument("root", type=Path, nargs="?", metavar="ROOT", help="[$CRNET_DATA]")
     p.add_argument(
-        "--test", nargs="*", default=["Set5", "Set14", "B100", "Urban100", "Manga109"],
-        metavar="SET", help="sets that no other may overlap",
+        "--test", action="append", metavar="SET",
+        help=f"set that no other may overlap; may be repeated [{' '.join(TEST_SETS)}]",
     )  # fmt: skip
     p.set_defaults(run=_check_data)
 
@@ -117,7 +119,12 @@ def _parser() -> argparse.ArgumentParser:
     known = ", ".join(recipe.bundled())
     p.add_argument("recipe", metavar="RECIPE", help=f"a TOML file, or one of {known}")
     p.add_argument("--data", type=Path, help="folder of image sets [$CRNET_DATA]")
-    p.add_argument("--out", type=Path, metavar="RUN", help="folder of the run [runs/RECIPE]")
+    p.add_argument(
+        "--out",
+        type=Path,
+        metavar="RUN",
+        help="folder of the run [runs/RECIPE, or that of a recipe.toml]",
+    )
     p.add_argument("--resume", action="store_true", help="continue the run in the folder")
     p.add_argument("--device", default="auto", help="auto, cpu, cuda, mps [auto]")
     p.add_argument("--devices", type=int, default=1, metavar="N", help="processes for DDP [1]")
@@ -305,12 +312,12 @@ def _jobs(arguments: argparse.Namespace, model: str) -> list[tuple[Path, Path]]:
 
 
 def _check_data(arguments: argparse.Namespace) -> int:
-    root = data_root(arguments.root)
+    root, test = data_root(arguments.root), arguments.test or TEST_SETS
     with _bar("check") as bar:
-        found = check(root, arguments.test, _follow(bar))
+        found = check(root, test, _follow(bar))
     width = max(len(name) for name in found.images)
     for name, count in found.images.items():
-        print(f"{name:{width}}  {count:6} images{'  (test set)' * (name in arguments.test)}")
+        print(f"{name:{width}}  {count:6} images{'  (test set)' * (name in test)}")
     for message in found.damaged:
         print(f"damaged: {message}")
     for a, b in found.copies:
@@ -334,7 +341,9 @@ def _train(arguments: argparse.Namespace) -> int:
         if name.startswith(prefix) and value is not None
     }
     chosen = recipe.read(arguments.recipe, overrides)
-    run = arguments.out or Path("runs") / Path(arguments.recipe).stem
+    given = Path(arguments.recipe)
+    beside = given.parent if given.name == "recipe.toml" else Path("runs") / given.stem
+    run = arguments.out or beside  # recipe.toml is what a run saved
     try:
         train.train(
             chosen,
@@ -358,6 +367,8 @@ def _export(arguments: argparse.Namespace) -> int:
     out: Path = arguments.out
     if out.suffix != ".safetensors":
         raise UsageError(f"OUT must end in .safetensors, got {out}")
+    if not re.fullmatch(checkpoint.NAME, out.stem):
+        raise UsageError(f"a model is named by letters, digits, '.', '+', '-', not {out.stem!r}")
     card = dataclasses.replace(checkpoint.card(arguments.checkpoint), name=out.stem)
     net = checkpoint.load(arguments.checkpoint)
     if arguments.half:  # what is measured is what is written

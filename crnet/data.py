@@ -198,10 +198,11 @@ def _thumbnail(y: Tensor) -> Tensor:
 def _alike(
     names: list[str], thumbnails: Tensor, test: set[str], copies: set[tuple[str, str]]
 ) -> list[tuple[str, str]]:
-    tested = [name.split("/")[0] in test for name in names]
-    pairs = (thumbnails @ thumbnails.T > ALIKE).nonzero().tolist()
-    return [
-        (names[i], names[j])
-        for i, j in pairs
-        if tested[i] and not tested[j] and not {(names[i], names[j]), (names[j], names[i])} & copies
+    tested = torch.tensor([name.split("/")[0] in test for name in names])
+    here, there = tested.nonzero().flatten().tolist(), (~tested).nonzero().flatten().tolist()
+    pairs = [
+        (names[i], names[there[j]])
+        for i in here
+        for j in (thumbnails[there] @ thumbnails[i] > ALIKE).nonzero().flatten().tolist()
     ]
+    return [(a, b) for a, b in pairs if not {(a, b), (b, a)} & copies]

@@ -150,7 +150,7 @@ def compare(
     if not bool(torch.isfinite(sr).all()):
         raise ValueError("the system returned NaN or infinite values")
     low, high = protocol.clip or (0, 255)
-    levels = round_uint8((255 * sr.double()).clamp(low, high)).cpu()
+    levels = round_uint8((255 * sr.cpu().double()).clamp(low, high))
     a, b = (
         255 * rgb_to_ycbcr(x.double() / 255)[:, :1] if protocol.rgb else x
         for x in (levels, original)
@@ -193,7 +193,7 @@ def score(
     lr = degrade(original, scale, protocol)
     started = time.perf_counter()
     with torch.inference_mode():
-        sr = upscale(lr, scale)
+        sr = upscale(lr, scale).cpu()
     seconds = time.perf_counter() - started
     return *compare(sr, original, scale, protocol), seconds
 
@@ -220,7 +220,7 @@ def score_recursions(
     lr = degrade(original, scale, protocol)
     started = time.perf_counter()
     with torch.inference_mode():
-        images = upscale.recursions(lr, scale)
+        images = upscale.recursions(lr, scale).cpu()
     seconds = time.perf_counter() - started
     return [(*compare(sr, original, scale, protocol), seconds) for sr in images]
 
@@ -268,15 +268,20 @@ def evaluate(
     files = {name: find_images(root / name) for name in sets}
     total = len(models) * len(scales) * sum(len(paths) for paths in files.values())
     done, rows = 0, []
+    # All images first: a damaged one shall not end hours of measuring.
+    readers = {False: read_y, True: read_rgb}
+    kinds = {(protocol or protocol_of(upscale)).rgb for upscale in models.values()}
+    read = {
+        (name, rgb): [readers[rgb](path) for path in paths]
+        for name, paths in files.items()
+        for rgb in kinds
+    }
     for set_name, paths in files.items():
-        channels = {getattr(upscale, "channels", 1) for upscale in models.values()}
-        readers = {1: read_y, 3: read_rgb}
-        originals = {c: [readers[c](path) for path in paths] for c in channels}
         for scale in scales:
             for model, upscale in models.items():
                 own = protocol or protocol_of(upscale)
                 scores: list[list[tuple[float, float, float]]] = []
-                for path, x in zip(paths, originals[3 if own.rgb else 1], strict=True):
+                for path, x in zip(paths, read[set_name, own.rgb], strict=True):
                     try:
                         if recursions and isinstance(upscale, Upscaler):
                             scores.append(score_recursions(x, scale, upscale, own))

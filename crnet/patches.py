@@ -11,6 +11,7 @@ The batch of a step is a function of (seed, step) alone: not of the number of wo
 of what was drawn before.  Of several devices, each takes its share of that one batch.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,14 +125,17 @@ class Sampler:
 
     def __init__(self, photos: Sequence[Photo], cuts: Cuts, batch: int, seed: int) -> None:
         self.photos, self.cuts, self.batch, self.seed = photos, cuts, batch, seed
-        # Positions of all photos in one row per scale: their cumulated weights, and where the
-        # positions of a photo begin.
-        self._cumulated: dict[int, np.ndarray] = {}
+        # Positions of all photos in one row per scale: where those of a photo begin, and, unless
+        # they are all as likely, their cumulated weights.
         self._first: dict[int, np.ndarray] = {}
+        self._cumulated: dict[int, np.ndarray] = {}
         for s in cuts.scales:
-            weights = [_weights(photo, s, cuts) for photo in photos]
-            self._first[s] = np.cumsum([0] + [w.numel() for w in weights])
-            self._cumulated[s] = torch.cat([w.flatten() for w in weights]).cumsum(0).numpy()
+            counts = [math.prod(_positions(photo, s, cuts)) for photo in photos]
+            self._first[s] = np.cumsum([0, *counts])
+            if cuts.detail == 0:
+                continue
+            weights = torch.cat([_weights(photo, s, cuts).flatten() for photo in photos])
+            self._cumulated[s] = weights.cumsum(0).numpy()
             if not self._cumulated[s][-1] > 0:
                 raise DataError("the photos have no detail at all; train with detail = 0")
 
@@ -153,13 +157,17 @@ class Sampler:
         return torch.stack(inputs), torch.stack(targets), scale
 
     def _cut(self, s: int, where: float, jitter: np.ndarray, turn: int) -> tuple[Tensor, Tensor]:
-        cumulated, first, P = self._cumulated[s], self._first[s], self.cuts.side(s)
-        at = int(np.searchsorted(cumulated, where * cumulated[-1], side="right"))
-        at = min(at, len(cumulated) - 1)
+        first, P = self._first[s], self.cuts.side(s)
+        if self.cuts.detail == 0:
+            at = int(where * first[-1])
+        else:
+            cumulated = self._cumulated[s]
+            at = int(np.searchsorted(cumulated, where * cumulated[-1], side="right"))
+        at = min(at, int(first[-1]) - 1)
         index = int(np.searchsorted(first, at, side="right")) - 1
         photo = self.photos[index]
         h, w = photo.lr[s].shape[-2:]
-        columns = (w * s - P) // _GRID + 1
+        columns = _positions(photo, s, self.cuts)[1]
         corner = divmod(at - int(first[index]), columns)
         top, left = (
             min(_GRID * p + int(j), n * s - P)
@@ -194,13 +202,17 @@ class Batches(IterableDataset[Batch]):
             step += stride
 
 
+def _positions(photo: Photo, s: int, cuts: Cuts) -> tuple[int, int]:
+    """Return the rows and columns of positions of patches in a photo."""
+    h, w = photo.lr[s].shape[-2:]
+    P = cuts.side(s)
+    return (h * s - P) // _GRID + 1, (w * s - P) // _GRID + 1
+
+
 def _weights(photo: Photo, s: int, cuts: Cuts) -> Tensor:
-    """Return the weight of the patch at every _GRID-th position of a photo, float64."""
+    """Return the weights of the patches at every _GRID-th position of a photo, float64."""
     P = cuts.side(s)
     h, w = photo.lr[s].shape[-2:]
-    rows, columns = ((n * s - P) // _GRID + 1 for n in (h, w))
-    if cuts.detail == 0:
-        return torch.ones(rows, columns, dtype=torch.float64)
     lr = photo.lr[s][None]
     enlarged = bicubic(lr, s).float() / (1 if cuts.enlarged else 255)
     error = (photo.hr[:, : h * s, : w * s].float() / 255 - enlarged[0]).abs().mean(0)

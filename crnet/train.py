@@ -7,9 +7,10 @@ A run is a folder:
     best.ckpt          the state of the best validation PSNR so far
     logs/N/            CSV and TensorBoard logs, a folder per start
 
-A run that is cut off and resumed ends with the weights, bit for bit, of one that was not: batches
-are a function of the step (:mod:`crnet.patches`), and the state of weights, averages, optimizer and
-schedule is in the checkpoint.  Checkpoints are plain tensors and numbers (``weights_only=True``).
+A run that is cut off and resumed ends with the weights, bit for bit, of one that was not (on GPUs
+as far as their kernels are deterministic): batches are a function of the step
+(:mod:`crnet.patches`), and the state of weights, averages, optimizer and schedule is in the
+checkpoint.  Checkpoints are plain tensors and numbers (``weights_only=True``).
 """
 
 import dataclasses
@@ -26,17 +27,17 @@ from typing import Any
 
 import torch
 from lightning import pytorch as pl
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from baselines.bicubic import bicubic, imresize, round_uint8
 from crnet import checkpoint
-from crnet.callbacks import Averages, Checkpoints, TrainingFailed, Watch
+from crnet.callbacks import AtomicFiles, Averages, Checkpoints, Stopped, TrainingFailed, Watch
 from crnet.color import rgb_to_ycbcr
 from crnet.data import DataError, data_root, find_images, read_rgb, read_y
 from crnet.metrics import psnr
@@ -57,8 +58,8 @@ def cuts(recipe: Recipe) -> Cuts:
     return Cuts(recipe.scales, recipe.patch, enlarged, recipe.detail)
 
 
-def build(recipe: Recipe) -> Network:
-    """Return the network of a recipe, with its initial weights.
+def build(recipe: Recipe, *, fresh: bool = True) -> Network:
+    """Return the network of a recipe, with its initial weights unless not `fresh`.
 
     Raises
     ------
@@ -68,7 +69,7 @@ def build(recipe: Recipe) -> Network:
     net = checkpoint.build(
         recipe.architecture, recipe.network(), torch.Generator().manual_seed(recipe.seed)
     )
-    if recipe.start:
+    if recipe.start and fresh:
         try:
             net.load_state_dict(checkpoint.load(recipe.start).state_dict())
         except RuntimeError as error:
@@ -84,11 +85,16 @@ class Training(pl.LightningModule):
     """One run: network, loss, optimizer and what is validated."""
 
     def __init__(
-        self, recipe: Recipe, photos: Sequence[Photo], validation: Sequence[Batch], workers: int = 0
+        self,
+        recipe: Recipe,
+        net: Network,
+        photos: Sequence[Photo],
+        validation: Sequence[Batch],
+        workers: int = 0,
     ) -> None:
         super().__init__()
         self.recipe, self.workers = recipe, workers
-        self.net = build(recipe)
+        self.net = net
         # Lightning copies the module for its averages; what is read-only need not be copied.
         self._shared = _Shared(Sampler(photos, cuts(recipe), recipe.batch, recipe.seed), validation)
         self.data = _fingerprint(photos)
@@ -124,9 +130,9 @@ class Training(pl.LightningModule):
         """Measure PSNR on Y, on 8-bit levels, without a border of `scale` pixels."""
         x, target, scale = batch
         out = self(x, 0 if self.net.enlarged else scale)
-        levels = round_uint8(255 * out.double())
+        levels = round_uint8(255 * out.cpu().double())
         edge = (..., slice(scale, -scale), slice(scale, -scale))
-        value = psnr(_grey(levels)[edge], _grey(target)[edge]).mean()
+        value = psnr(_grey(levels)[edge], _grey(target.cpu())[edge]).mean()
         self.log("psnr", value.float(), batch_size=1)
 
     def on_validation_epoch_end(self) -> None:
@@ -299,13 +305,22 @@ def train(
         raise ValueError(
             f"workers must be ≥ 0 and save_minutes > 0, got {workers} and {save_minutes}"
         )
-    if recipe.batch % devices:
-        raise ValueError(f"a batch of {recipe.batch} does not divide among {devices} devices")
+    processes = int(os.environ.get("WORLD_SIZE", devices))
+    if recipe.batch % processes:
+        raise ValueError(f"a batch of {recipe.batch} does not divide among {processes} devices")
     state = _latest(run) if resume else None
     if not resume and _first_process() and any(run.glob("*.ckpt")):
         raise FileExistsError(f"{run} holds a run; pass --resume to continue it, or another folder")
     if state:
         _check_same(recipe, state[0], state[1])
+    above = next(p for p in (run, *run.absolute().parents) if p.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        raise ValueError(f"{run} cannot be written: {above} is no folder that can be")
+    validate_every = validate_every if recipe.validation else 0
+    watch, saver = Watch(tell_every, bar), Checkpoints(run, 60 * save_minutes, validate_every)
+    callbacks = [Averages(recipe.ema), watch, saver]
+    trainer = _trainer(recipe, run, device, devices, validate_every, tell_every, callbacks)
+    net = build(recipe, fresh=state is None)
     root = data_root(root)
     paths = [p for name in recipe.sets for p in find_images(root / name, recipe.exclude)]
     validation = validation_batches(recipe, root)
@@ -320,26 +335,29 @@ def train(
         named = ", ".join(p.name for p in small[:5]) + " ..." * (len(small) > 5)
         told = f"{len(small)} of {len(paths)} images are smaller than a patch, left out: {named}"
         sys.stderr.write(told + "\n")
-    module = Training(recipe, photos, validation, workers)
+    module = Training(recipe, net, photos, validation, workers)
     if state and state[1]["data"] != module.data:
         raise checkpoint.CheckpointError(f"{state[0]} was trained on other images than these")
     run.mkdir(parents=True, exist_ok=True)
     (run / "recipe.toml").write_text(recipe.toml(), encoding="utf-8")
-    validate_every = validate_every if validation else 0
-    saver = Checkpoints(run, 60 * save_minutes, validate_every)
-    callbacks = [Averages(recipe.ema), Watch(tell_every, bar), saver]
-    trainer = _trainer(recipe, run, device, devices, validate_every, tell_every, callbacks)
+    if state and state[0].name == "previous.ckpt" and _first_process():
+        last = run / "last.ckpt"  # damaged, or lost between two renames
+        if last.exists():
+            os.replace(last, run / "damaged.ckpt")
+    if bar and resume and not state:
+        sys.stderr.write(f"{run} holds no checkpoint; the run starts from the beginning\n")
     with warnings.catch_warnings():
-        for told in _QUIET:
-            warnings.filterwarnings("ignore", told)
+        for message in _QUIET:
+            warnings.filterwarnings("ignore", message)
         try:
             trainer.fit(module, ckpt_path=str(state[0]) if state else None, weights_only=True)
-        except SIGTERMException:
-            raise SystemExit(128 + signal.SIGTERM) from None
-        except SystemExit:  # what Lightning makes of Ctrl-C
-            if saver.asked:
+        except Stopped as stopped:
+            if stopped.signum == signal.SIGINT:
                 raise KeyboardInterrupt from None
-            raise
+            raise SystemExit(128 + stopped.signum) from None
+        finally:
+            saver.restore_signals()
+            watch.close()
     return checkpoint.load(run / "last.ckpt")
 
 
@@ -363,39 +381,48 @@ def _trainer(
     tell_every: int,
     callbacks: list[Callback],
 ) -> pl.Trainer:
-    starts = len(list((run / "logs").glob("*"))) if (run / "logs").exists() else 0
-    world = int(os.environ.get("WORLD_SIZE", devices))
+    logs = [int(p.name) for p in run.glob("logs/*") if p.name.isdecimal()]
+    starts = max(logs, default=-1) + 1
+    nodes = 1
+    if "LOCAL_WORLD_SIZE" in os.environ:  # under torchrun
+        devices = int(os.environ["LOCAL_WORLD_SIZE"])
+        nodes = int(os.environ["WORLD_SIZE"]) // devices
     # Only the path of a batch's scale runs in CRNet-B, so the others have no gradient.
     unused = not cuts(recipe).enlarged
-    strategy = DDPStrategy(find_unused_parameters=unused) if world > 1 else "auto"
+    strategy = DDPStrategy(find_unused_parameters=unused) if devices * nodes > 1 else "auto"
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return pl.Trainer(
-            accelerator=device,
-            devices=devices,
-            strategy=strategy,
-            precision=recipe.precision,  # type: ignore[arg-type]
-            max_steps=recipe.steps,
-            max_epochs=-1,
-            gradient_clip_val=recipe.clip,
-            gradient_clip_algorithm="norm",
-            callbacks=callbacks,
-            logger=[
-                CSVLogger(run, name="logs", version=str(starts)),
-                TensorBoardLogger(run, name="logs", version=str(starts)),
-            ],
-            log_every_n_steps=tell_every,
-            val_check_interval=validate_every or None,
-            limit_val_batches=None if validate_every else 0,
-            check_val_every_n_epoch=None if validate_every else 1,
-            num_sanity_val_steps=0,
-            use_distributed_sampler=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            enable_checkpointing=False,
-            default_root_dir=run,
-        )
+        try:
+            return pl.Trainer(
+                accelerator=device,
+                devices=devices,
+                num_nodes=nodes,
+                strategy=strategy,
+                precision=recipe.precision,  # type: ignore[arg-type]
+                max_steps=recipe.steps,
+                max_epochs=-1,
+                gradient_clip_val=recipe.clip,
+                gradient_clip_algorithm="norm",
+                callbacks=callbacks,
+                plugins=[AtomicFiles()],
+                logger=[
+                    CSVLogger(run, name="logs", version=str(starts)),
+                    TensorBoardLogger(run, name="logs", version=str(starts)),
+                ],
+                log_every_n_steps=tell_every,
+                val_check_interval=validate_every or None,
+                limit_val_batches=None if validate_every else 0,
+                check_val_every_n_epoch=None if validate_every else 1,
+                num_sanity_val_steps=0,
+                use_distributed_sampler=False,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+                enable_checkpointing=False,
+                default_root_dir=run,
+            )
+        except MisconfigurationException as error:
+            raise ValueError(str(error)) from error
 
 
 def _first_process() -> bool:

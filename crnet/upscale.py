@@ -25,8 +25,8 @@ class Upscaler:
     """A network as a map from LR to HR, in tiles.
 
     Called with an LR image in [0, 1] and a scale, it returns the HR image, (B, channels, scale·h,
-    scale·w), unclipped, in the network's dtype and on its device.  CRNet-A takes Y, (B, 1, h, w), which
-    is enlarged by bicubic first; CRNet-B takes RGB, (B, 3, h, w).
+    scale·w), unclipped, in the network's dtype and on its device.  CRNet-A takes Y, (B, 1, h, w),
+    which is enlarged by bicubic first; CRNet-B takes RGB, (B, 3, h, w).
 
     Attributes
     ----------

@@ -208,6 +208,7 @@ def test_a_recipe_becomes_a_model_that_can_be_used(here: Path, capsys) -> None:
     assert call("train", "crnet-a-compact", *TINY) == 2
     assert "holds a run; pass --resume" in one_line(capsys)
     assert call("train", "crnet-a-compact", *TINY, "--resume") == 0
+    assert call("train", run / "recipe.toml", "--data", ".", "--device", "cpu", "--resume") == 0
     capsys.readouterr()
     assert call("train", "crnet-a-compact", *TINY, "--resume", "--lr", 0.5) == 2
     assert "different recipe (field: here, there): lr: 0.5, 0.0025" in one_line(capsys)
@@ -272,6 +273,11 @@ def test_a_data_root_without_images_is_refused(here: Path, capsys) -> None:
     assert "photos holds no image" in one_line(capsys)
     assert call("data", "check", ".") == 2
     assert "holds no folder of images" in one_line(capsys)
+
+
+def test_a_model_needs_a_name_that_can_be_loaded(here: Path, capsys) -> None:
+    assert call("export", "a.ckpt", "my model.safetensors") == 2
+    assert "a model is named by letters" in one_line(capsys)
 
 
 def test_data_check_reports(here: Path, capsys) -> None:
@@ -353,6 +359,16 @@ def test_recipes_that_cannot_be_trained(here: Path, capsys, option: str, value: 
     assert call("train", "crnet-a-compact", *TINY, option, value) == 2
     assert "must be" in one_line(capsys)
     assert os.listdir() == ["photos"]
+
+
+def test_all_images_are_read_before_any_is_measured(here: Path, capsys, monkeypatch) -> None:
+    for name in ("first", "last"):
+        (here / name).mkdir()
+        save(here / name / "a.png", photo(48, 48))
+    (here / "last" / "a.png").write_bytes(b"no")
+    monkeypatch.setattr("crnet.evaluate.score", lambda *_: pytest.fail("measured"))
+    assert call("evaluate", "--data", ".", "--sets", "first", "last", "--model", "bicubic") == 2
+    assert "last/a.png" in one_line(capsys)
 
 
 def test_evaluate_refuses_what_it_would_misread(here: Path, capsys) -> None:

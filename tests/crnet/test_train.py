@@ -66,20 +66,20 @@ def cut(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
     from crnet import train as module
 
     step = module.Training.training_step
-    write = module.Checkpoints.on_train_batch_end
+    check = module.Checkpoints._check
 
     def training_step(self, batch, batch_idx):
         if self.global_step == at:
             raise CutOffError
         return step(self, batch, batch_idx)
 
-    def on_train_batch_end(self, trainer, pl_module, *rest):
-        write(self, trainer, pl_module, *rest)
+    def save(self, trainer, pl_module):
+        check(self, trainer, pl_module)
         if trainer.global_step == at:
-            self._save(trainer, pl_module)
+            self._write(trainer, pl_module, "last.ckpt")
 
     monkeypatch.setattr(module.Training, "training_step", training_step)
-    monkeypatch.setattr(module.Checkpoints, "on_train_batch_end", on_train_batch_end)
+    monkeypatch.setattr(module.Checkpoints, "_check", save)
 
 
 @pytest.mark.parametrize(
@@ -88,17 +88,25 @@ def cut(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
      replace(TINY, optimizer="sgd", lr=0.01, precision="32-true", threshold=True)],
     ids=["adam", "muon", "crnet-b", "sgd"],
 )  # fmt: skip
-def test_resuming_is_bit_equal(recipe: Recipe, data: Path, tmp_path: Path, monkeypatch) -> None:
+@pytest.mark.parametrize("at", [10, 12])  # validated every 6
+def test_resuming_is_bit_equal(
+    recipe: Recipe, at: int, data: Path, tmp_path: Path, monkeypatch
+) -> None:
     """20 steps are 10, a death, and 10 more: weights, averages, optimizer, and the curve."""
     whole = go(recipe, tmp_path / "whole", data)
-    die(monkeypatch, 10, recipe, tmp_path / "cut", data)
-    assert training_state(tmp_path / "cut" / "last.ckpt")["global_step"] == 10
+    die(monkeypatch, at, recipe, tmp_path / "cut", data)
+    assert training_state(tmp_path / "cut" / "last.ckpt")["global_step"] == at
     resumed = go(recipe, tmp_path / "cut", data, resume=True)
     assert same(whole, resumed)
     a, b = (training_state(tmp_path / run / "last.ckpt") for run in ("whole", "cut"))
     assert a["global_step"] == b["global_step"] == 20
     for key in ("state_dict", "current_model_state"):
         assert all(torch.equal(v, b[key][k]) for k, v in a[key].items())
+    moments = [list(s["optimizer_states"][0]["state"].values()) for s in (a, b)]
+    for one, other in zip(*moments, strict=True):
+        assert all(
+            torch.equal(torch.as_tensor(v), torch.as_tensor(other[k])) for k, v in one.items()
+        )
     assert [s for s, _ in a["history"]] == [s for s, _ in b["history"]] == [6, 12, 18]
     assert a["history"] == b["history"]
     assert same(go(recipe, tmp_path / "cut", data, resume=True), whole)  # nothing left to do
@@ -170,6 +178,9 @@ def test_a_damaged_checkpoint_falls_back_on_the_previous_one(
         (run / "last.ckpt").write_bytes(damaged)
         with pytest.raises(CheckpointError, match=r"last\.ckpt is damaged or no checkpoint"):
             training_state(run / "last.ckpt")
+    die(monkeypatch, 8, TINY, run, data)  # a second save does not touch the one that was whole
+    assert training_state(run / "last.ckpt")["global_step"] == 8
+    assert training_state(run / "previous.ckpt")["global_step"] == 6
     assert same(go(TINY, run, data, resume=True), whole)
 
 
@@ -213,43 +224,48 @@ def test_nan_stops_the_run_and_keeps_the_last_good_checkpoint(
     monkeypatch.setattr(
         module.Training, "training_step", lambda self, *a: step(self, *a) * float("nan")
     )
-    with pytest.raises(TrainingFailed, match="the loss is nan; the last checkpoint is kept"):
+    with pytest.raises(
+        TrainingFailed, match="the loss is nan; the last checkpoint is kept|weights are not finite"
+    ):
         go(TINY, tmp_path, data, resume=True)
     assert (tmp_path / "last.ckpt").read_bytes() == good
 
 
-def test_dead_codes_stop_the_run(data: Path, tmp_path: Path, monkeypatch) -> None:
+@pytest.mark.parametrize("tell_every", [5, 1000])
+def test_dead_codes_stop_the_run_and_are_not_saved(
+    data: Path, tmp_path: Path, monkeypatch, tell_every: int
+) -> None:
     from crnet import train as module
 
     build = module.build
 
-    def dead(recipe: Recipe) -> Network:
-        net = build(recipe)
+    def dead(recipe: Recipe, **options: bool) -> Network:
+        net = build(recipe, **options)
         with torch.no_grad():
             net.cista.W.copy_(-net.cista.W.abs())  # features are ≥ 0, so no code can be on
         return net
 
     monkeypatch.setattr(module, "build", dead)
-    with pytest.raises(TrainingFailed, match="step 5: all codes are zero"):
-        go(TINY, tmp_path, data)
+    with pytest.raises(TrainingFailed, match="all codes are zero"):
+        go(TINY, tmp_path, data, tell_every=tell_every)
+    assert not list(tmp_path.glob("*.ckpt"))
 
 
 def test_a_full_disk_keeps_the_last_checkpoint(data: Path, tmp_path: Path, monkeypatch) -> None:
-    import fsspec.implementations.local as local
+    from crnet import callbacks
 
     die(monkeypatch, 7, TINY, tmp_path, data)
     good = (tmp_path / "last.ckpt").read_bytes()
 
-    def full(self, *_: object) -> int:
+    def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(local.LocalFileOpener, "write", full)
+        patch.setattr(callbacks.os, "fsync", full)
         with pytest.raises(OSError, match="No space left"):
             go(TINY, tmp_path, data, resume=True)
-    kept = {p.name: p.read_bytes() for p in tmp_path.glob("*.ckpt")}
-    assert good in kept.values()
-    assert all(training_state(tmp_path / name) for name in kept)
+    assert (tmp_path / "last.ckpt").read_bytes() == good
+    assert not list(tmp_path.glob(".*.part"))
     go(TINY, tmp_path, data, resume=True)
 
 
@@ -259,15 +275,15 @@ from pathlib import Path
 from crnet.train import train
 from tests.crnet.test_train import TINY
 from dataclasses import replace
-recipe = replace(TINY, steps=100_000)
-train(recipe, Path(sys.argv[1]), sys.argv[2], device="cpu", validate_every=10**6, tell_every=5,
+recipe = replace(TINY, steps=int(sys.argv[4]))
+train(recipe, Path(sys.argv[1]), sys.argv[2], device="cpu", validate_every=6, tell_every=5,
       save_minutes=float(sys.argv[3]), bar=True, resume=True)
 """
 
 
-def child(run: Path, data: Path, minutes: float) -> "subprocess.Popen[str]":
+def child(run: Path, data: Path, minutes: float, steps: int) -> "subprocess.Popen[str]":
     return subprocess.Popen(
-        [sys.executable, "-c", RUN, str(run), str(data), str(minutes)],
+        [sys.executable, "-c", RUN, str(run), str(data), str(minutes), str(steps)],
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -282,18 +298,35 @@ def wait_for_steps(process: "subprocess.Popen[str]", steps: int) -> int:
 
 
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
-def test_a_polite_signal_saves(data: Path, tmp_path: Path, sent: signal.Signals) -> None:
-    process = child(tmp_path, data, 60)
+def test_a_polite_signal_saves_and_nothing_is_lost(
+    data: Path, tmp_path: Path, sent: signal.Signals
+) -> None:
+    process = child(tmp_path / "cut", data, 60, 2000)
     seen = wait_for_steps(process, 10)
     process.send_signal(sent)
     process.communicate(timeout=60)
     assert process.returncode == {signal.SIGTERM: 143, signal.SIGINT: -signal.SIGINT}[sent]
-    assert training_state(tmp_path / "last.ckpt")["global_step"] >= seen
+    state = training_state(tmp_path / "cut" / "last.ckpt")
+    assert seen <= (at := state["global_step"]) < 2000
+    # The same steps without a signal, cut off there, leave the same state.
+    with pytest.MonkeyPatch.context() as patch:
+        die(patch, at, replace(TINY, steps=2000), tmp_path / "whole", data)
+    whole = training_state(tmp_path / "whole" / "last.ckpt")
+    for key in ("state_dict", "current_model_state"):
+        assert all(torch.equal(v, whole[key][k]) for k, v in state[key].items())
+    assert state["history"] == whole["history"]
+
+
+def test_signals_are_given_back(data: Path, tmp_path: Path, monkeypatch) -> None:
+    before = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
+    go(TINY, tmp_path / "whole", data)
+    die(monkeypatch, 7, TINY, tmp_path / "cut", data)
+    assert [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)] == before
 
 
 def test_kill_9_during_checkpoints_leaves_a_whole_one(data: Path, tmp_path: Path) -> None:
     for seen in range(2):
-        process = child(tmp_path, data, 1e-9)  # a checkpoint every ten steps
+        process = child(tmp_path, data, 1e-9, 100_000)  # a checkpoint every step
         wait_for_steps(process, 20)
         time.sleep(0.02 * seen)
         process.kill()
@@ -306,33 +339,44 @@ def test_kill_9_during_checkpoints_leaves_a_whole_one(data: Path, tmp_path: Path
 
 
 DDP = """
-import sys
+import sys, torch
 from pathlib import Path
-from crnet.train import train
+from crnet import train as module
 from tests.crnet.test_train import TINY, TINY_B
-recipe = {"a": TINY, "b": TINY_B}[sys.argv[3]]
-net = train(recipe, Path(sys.argv[1]), sys.argv[2], device="cpu", devices=2, tell_every=5,
-            validate_every=10)
-import os, torch
-torch.save(net.state_dict(), Path(sys.argv[1]) / f"rank{os.environ.get('LOCAL_RANK', 0)}.pt")
+run, data, kind, devices = Path(sys.argv[1]), *sys.argv[2:4], int(sys.argv[4])
+
+def keep(self):
+    torch.save(self.net.state_dict(), run / f"rank{self.global_rank}.pt")
+
+module.Training.on_train_end = keep
+recipe = {"a": TINY, "b": TINY_B}[kind]
+module.train(recipe, run, data, device="cpu", devices=devices, tell_every=5, validate_every=6)
 """
 
 
-@pytest.mark.parametrize("kind", ["a", "b"])
-def test_two_processes_train_one_network(data: Path, tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "launcher", "devices"),
+    [("a", [sys.executable], 2),
+     ("b", [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"], 1)],
+    ids=["crnet-a", "crnet-b-torchrun"],
+)  # fmt: skip
+def test_two_processes_train_one_network(
+    data: Path, tmp_path: Path, kind: str, launcher: list[str], devices: int
+) -> None:
     """Equal parameters on both ranks, and up to rounding those of one process."""
-    script = tmp_path / "ddp.py"
+    script, run = tmp_path / "ddp.py", tmp_path / "run"
     script.write_text(DDP)
-    run = tmp_path / "run"
     environment = {**os.environ, "PYTHONPATH": os.getcwd(), "OMP_NUM_THREADS": "1"}
     subprocess.run(
-        [sys.executable, str(script), str(run), str(data), kind],
+        [*launcher, str(script), str(run), str(data), kind, str(devices)],
         check=True, env=environment, capture_output=True, timeout=120,
     )  # fmt: skip
     one, two = (torch.load(run / f"rank{i}.pt", weights_only=True) for i in (0, 1))
     assert all(torch.equal(v, two[k]) for k, v in one.items())
     recipe = {"a": TINY, "b": TINY_B}[kind]
-    alone = go(recipe, tmp_path / "alone", data).state_dict()
+    go(recipe, tmp_path / "alone", data)
+    state = training_state(tmp_path / "alone" / "last.ckpt")["current_model_state"]
+    alone = {k: state[f"net.{k}"] for k in one}
     start = crnet.train.build(recipe).state_dict()
     moved = sum(float((alone[k] - start[k]).norm()) for k in alone)
     apart = sum(float((alone[k] - one[k]).norm()) for k in alone)
@@ -349,9 +393,15 @@ def test_the_papers_recipes_train(name: str, data: Path, tmp_path: Path) -> None
 
 
 def test_bad_calls_are_refused_before_any_work(data: Path, tmp_path: Path) -> None:
-    for options in ({"devices": 3}, {"devices": 0}, {"workers": -1}, {"save_minutes": 0.0}):
-        with pytest.raises(ValueError, match="must be|does not divide"):
+    for options in (
+        {"devices": 3}, {"devices": 0}, {"workers": -1}, {"save_minutes": 0.0}, {"device": "cuda"},
+        {"device": "abacus"},
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=r"must be|does not divide|CUDA|abacus"):
             go(TINY, tmp_path / "run", data, **options)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="cannot be written"):
+        go(TINY, tmp_path / "file" / "run", data)
     with pytest.raises(DataError, match="none is not a folder"):
         go(replace(TINY, sets=("none",)), tmp_path / "run", data)
     with pytest.raises(CheckpointError, match="do not fit the recipe"):
@@ -364,3 +414,7 @@ def test_it_starts_from_weights(data: Path, tmp_path: Path) -> None:
     start = str(tmp_path / "first" / "last.ckpt")
     built = crnet.train.build(replace(TINY, start=start))
     assert same(built, first)
+    second = replace(TINY, start=start)
+    go(second, tmp_path / "second", data)
+    (tmp_path / "first" / "last.ckpt").unlink()
+    go(second, tmp_path / "second", data, resume=True)  # what it started from is not needed again
