@@ -183,7 +183,7 @@ def test_evaluate_prints_the_table_and_writes_json(here: Path, capsys) -> None:
 def test_models_lists_the_bundle(capsys) -> None:
     assert call("models") == 0
     out = capsys.readouterr().out
-    assert "crnet-a  CRNetA(n0 64, m0 128, recursions 1" in out
+    assert "crnet-a  CRNetA(n0 64, m0 128, recursions 12)  x2 x3 x4" in out
     assert "Set5: x2 " in out
 
 
@@ -211,7 +211,7 @@ def test_a_recipe_becomes_a_model_that_can_be_used(here: Path, capsys) -> None:
     assert call("train", run / "recipe.toml", "--data", ".", "--device", "cpu", "--resume") == 0
     capsys.readouterr()
     assert call("train", "crnet-a-compact", *TINY, "--resume", "--lr", 0.5) == 2
-    assert "different recipe (field: here, there): lr: 0.5, 0.0025" in one_line(capsys)
+    assert "different recipe (field: here, there): lr: 0.5, 0.001" in one_line(capsys)
     last = run / "last.ckpt"
     options = ["--data", ".", "--test", "photos"]
     assert call("export", last, "my.safetensors", *options) == 0
@@ -219,7 +219,7 @@ def test_a_recipe_becomes_a_model_that_can_be_used(here: Path, capsys) -> None:
     card = crnet.card("my.safetensors")
     assert card.arguments["n0"] == 4
     assert card.psnr["photos"]["3"] == pytest.approx(float(rows[2][3]), abs=1e-3)
-    assert '"lr": 0.0025' in card.training["recipe"]
+    assert '"lr": 0.001' in card.training["recipe"]
     assert card.training["steps"] == 20
     assert call("export", last, "half.safetensors", *options, "--half") == 0
     sizes = [(here / f"{name}.safetensors").stat().st_size for name in ("my", "half")]

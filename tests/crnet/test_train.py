@@ -386,7 +386,7 @@ def test_two_processes_train_one_network(
 @pytest.mark.parametrize("name", ["crnet-a-paper", "crnet-b-paper"])
 def test_the_papers_recipes_train(name: str, data: Path, tmp_path: Path) -> None:
     """Some steps of the recipe itself: its network, loss, optimizer and schedule."""
-    small = {"sets": ("photos",), "validation": (), "batch": 2, "patch": 12, "steps": 2}
+    small = {"sets": ("photos",), "validation": (), "batch": 1, "patch": 8, "steps": 2}
     net = go(read(name, {**small, "exclude": ()}), tmp_path, data)
     assert net.cista.recursions == 25
     assert all(torch.isfinite(p).all() for p in net.parameters())
