@@ -13,11 +13,10 @@ Quote the ratios: the seconds are this machine's, now.
 """
 
 import argparse
-import json
 from pathlib import Path
 
 import torch
-from plain import Plain, multiplications, race
+from plain import Plain, finish, multiplications, race, tell
 from torch.nn import functional as F
 
 from crnet import CRNetA, Upscaler
@@ -63,18 +62,13 @@ def main() -> None:
     work = 2 * multiplications(net) * arguments.side**2
     print(f"n0 64, m0 128, K 12, {arguments.side}x{arguments.side}, medians of "
           f"{arguments.repeats}, {torch.get_num_threads()} threads")  # fmt: skip
-    for name, t in seconds.items():
-        print(f"  {name:15} {1e3 * t:8.0f} ms {work / t / 1e9:6.0f} GFLOP/s   "
-              f"x{seconds['plain float32'] / t:.2f}")  # fmt: skip
+    tell(seconds, work)
     print(f"  one bfloat16 convolution        {rate / 1e9:6.0f} GFLOP/s")
     ratios = {
         "inference_speedup": seconds["plain float32"] / seconds["bfloat16"],
         "conv_rate_fraction": work / seconds["bfloat16"] / rate,
     }
-    for name, value in ratios.items():
-        print(f"{name}: {value:.2f}")
-    if arguments.json:
-        arguments.json.write_text(json.dumps(ratios, indent=1) + "\n")
+    finish(ratios, arguments.json)
 
 
 if __name__ == "__main__":

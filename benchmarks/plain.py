@@ -1,8 +1,10 @@
 """CRNet-A as one would write it down first: float32, NCHW, one line per equation."""
 
+import json
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -52,3 +54,18 @@ def race(runs: dict[str, Callable[[], object]], repeats: int) -> dict[str, float
             if repeat:
                 times[name].append(time.perf_counter() - started)
     return {name: statistics.median(t) for name, t in times.items()}
+
+
+def tell(seconds: dict[str, float], work: float) -> None:
+    """Print a line per run: time, rate, and how many times as fast as "plain float32"."""
+    for name, t in seconds.items():
+        ratio = seconds["plain float32"] / t
+        print(f"  {name:15} {1e3 * t:8.0f} ms {work / t / 1e9:6.0f} GFLOP/s   x{ratio:.2f}")
+
+
+def finish(ratios: dict[str, float], file: Path | None) -> None:
+    """Print the ratios, and write them as JSON."""
+    for name, value in ratios.items():
+        print(f"{name}: {value:.2f}")
+    if file:
+        file.write_text(json.dumps(ratios, indent=1) + "\n")

@@ -14,14 +14,13 @@ Quote the ratios: the seconds are this machine's, now.
 """
 
 import argparse
-import json
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from plain import Plain, multiplications, race
+from plain import Plain, finish, multiplications, race, tell
 from torch import nn
 
 from crnet import CRNetA
@@ -93,10 +92,7 @@ def main() -> None:
     pixels = batch * 41**2
     print(f"training step, n0 64, m0 128, K 12, batch {batch} x 41x41, medians of "
           f"{arguments.repeats}, {torch.get_num_threads()} threads")  # fmt: skip
-    for name, t in seconds.items():
-        rate = 6 * multiplications(net) * pixels / t / 1e9
-        ratio = seconds["plain float32"] / t
-        print(f"  {name:15} {1e3 * t:8.0f} ms {rate:6.0f} GFLOP/s   x{ratio:.2f}")
+    tell(seconds, 6 * multiplications(net) * pixels)
 
     times = race(
         {str(on): stepper(network(25, checkpoint=on), batch, fast=True) for on in (False, True)},
@@ -120,10 +116,7 @@ def main() -> None:
         "checkpoint_memory_ratio": peaks[True] / peaks[False],
         "checkpoint_time_ratio": times["True"] / times["False"],
     }
-    for name, value in ratios.items():
-        print(f"{name}: {value:.2f}")
-    if arguments.json:
-        arguments.json.write_text(json.dumps(ratios, indent=1) + "\n")
+    finish(ratios, arguments.json)
 
 
 if __name__ == "__main__":

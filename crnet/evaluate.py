@@ -188,9 +188,7 @@ def score(
     (inf, 1.0)
     """
     protocol = protocol or protocol_of(upscale)
-    _check_original(original, protocol)
-    original = modcrop(original, scale)
-    lr = degrade(original, scale, protocol)
+    original, lr = _pair(original, scale, protocol)
     started = time.perf_counter()
     with torch.inference_mode():
         sr = upscale(lr, scale).cpu()
@@ -198,13 +196,16 @@ def score(
     return *compare(sr, original, scale, protocol), seconds
 
 
-def _check_original(original: Tensor, protocol: Protocol) -> None:
+def _pair(original: Tensor, scale: int, protocol: Protocol) -> tuple[Tensor, Tensor]:
+    """Return the mod-cropped original and its LR, after a look at what came."""
     channels = 3 if protocol.rgb else 1
     if original.dtype != torch.uint8 or original.shape[:2] != (1, channels):
         raise ValueError(
             f"the original must be uint8 (1, {channels}, H, W), "
             f"got {original.dtype} {tuple(original.shape)}"
         )
+    original = modcrop(original, scale)
+    return original, degrade(original, scale, protocol)
 
 
 def score_recursions(
@@ -215,9 +216,7 @@ def score_recursions(
     Parameters and Raises are those of :func:`score`; the seconds are those of the whole pass.
     """
     protocol = protocol or protocol_of(upscale)
-    _check_original(original, protocol)
-    original = modcrop(original, scale)
-    lr = degrade(original, scale, protocol)
+    original, lr = _pair(original, scale, protocol)
     started = time.perf_counter()
     with torch.inference_mode():
         images = upscale.recursions(lr, scale).cpu()

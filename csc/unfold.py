@@ -137,10 +137,7 @@ _PARTS = 8  # more save memory but make the convolutions small
 
 def last_iterate(u: Tensor, S: Tensor, theta: Tensor | None, K: int, nonneg: bool) -> Tensor:
     """Return z_K of :func:`recur`, unchecked; theta is None or broadcasts to u."""
-    z = _threshold(u, theta, nonneg)
-    for _ in range(K):
-        z = _step(z, u, S, theta, nonneg)
-    return z
+    return _run(_threshold(u, theta, nonneg), u, S, theta, K, nonneg)
 
 
 def recur_checkpointed(u: Tensor, S: Tensor, theta: Tensor | None, K: int, nonneg: bool) -> Tensor:
