@@ -48,11 +48,12 @@ def main() -> None:
     arguments = parser.parse_args()
 
     net = CRNetA(64, 128, 12, generator=torch.Generator().manual_seed(0)).eval()
-    plain = Plain(net).eval()
+    plain, once = Plain(net).eval(), Plain(net, once=True).eval()
     y = torch.rand(1, 1, arguments.side // 2, arguments.side // 2)
     x = torch.rand(1, 1, arguments.side, arguments.side)
     runs = {
         "plain float32": lambda: plain(x),
+        "W once": lambda: once(x),
         "float32": lambda: Upscaler(net)(y, 2),
         "bfloat16": lambda: Upscaler(net, precision="bfloat16")(y, 2),
     }

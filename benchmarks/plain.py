@@ -13,10 +13,14 @@ from crnet import CRNetA
 
 
 class Plain(nn.Module):
-    """The straightforward module that the benchmarks compare with, with the weights of ours."""
+    """The straightforward module that the benchmarks compare with, with the weights of ours.
 
-    def __init__(self, net: CRNetA) -> None:
+    W ⊗ y is in every recursion, as in eq. 12, unless `once`.
+    """
+
+    def __init__(self, net: CRNetA, *, once: bool = False) -> None:
         super().__init__()
+        self.once = once
         names = ("F0", "F1", "W", "S", "Wh", "H")
         weights = (net.F0.weight, net.F1.weight, net.cista.W, net.cista.S, net.Wh.weight,
                    net.H.weight)  # fmt: skip
@@ -30,9 +34,10 @@ class Plain(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = torch.relu(self.F1(torch.relu(self.F0(x))))
-        z = torch.relu(self.W(y))
+        u = self.W(y)
+        z = torch.relu(u)
         for _ in range(self.recursions):
-            z = torch.relu(self.W(y) + self.S(z))
+            z = torch.relu((u if self.once else self.W(y)) + self.S(z))
         return x + self.H(torch.relu(self.Wh(z)))
 
 

@@ -86,6 +86,7 @@ def main() -> None:
     runs = {
         "ours": stepper(network(12), batch, fast=True),
         "plain float32": stepper(Plain(net), batch, fast=False),
+        "W once": stepper(Plain(net, once=True), batch, fast=False),
         "plain bfloat16": stepper(Plain(net), batch, fast=True),
     }
     seconds = race(runs, arguments.repeats)
