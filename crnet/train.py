@@ -296,9 +296,52 @@ def train(
     DataError
         If an image cannot be read.
     """
-    for name, value in (
-        ("devices", devices), ("validate_every", validate_every), ("tell_every", tell_every)
-    ):  # fmt: skip
+    _check_call(recipe, run, resume, devices, workers, validate_every, tell_every, save_minutes)
+    found = _latest(run) if resume else None
+    if found:
+        _check_same(recipe, *found)
+    validate_every = validate_every if recipe.validation else 0
+    watch, saver = Watch(tell_every, bar), Checkpoints(run, 60 * save_minutes, validate_every)
+    callbacks = [Averages(recipe.ema), watch, saver]
+    trainer = _trainer(recipe, run, device, devices, validate_every, tell_every, callbacks)
+    net = build(recipe, fresh=found is None)
+    module = Training(recipe, net, *_read(recipe, data_root(root), bar), workers)
+    if found and found[1]["data"] != module.data:
+        raise checkpoint.CheckpointError(f"{found[0]} was trained on other images than these")
+    run.mkdir(parents=True, exist_ok=True)
+    (run / "recipe.toml").write_text(recipe.toml(), encoding="utf-8")
+    last = run / "last.ckpt"
+    if found and found[0] != last and last.exists() and _first_process():
+        os.replace(last, run / "damaged.ckpt")
+    if bar and resume and not found:
+        sys.stderr.write(f"{run} holds no checkpoint; the run starts from the beginning\n")
+    with warnings.catch_warnings():
+        for message in _QUIET:
+            warnings.filterwarnings("ignore", message)
+        try:
+            trainer.fit(module, ckpt_path=str(found[0]) if found else None, weights_only=True)
+        except Stopped as stopped:
+            if stopped.signum == signal.SIGINT:
+                raise KeyboardInterrupt from None
+            raise SystemExit(128 + stopped.signum) from None
+        finally:
+            saver.restore_signals()
+            watch.close()
+    return checkpoint.load(last)
+
+
+def _check_call(
+    recipe: Recipe,
+    run: Path,
+    resume: bool,
+    devices: int,
+    workers: int,
+    validate_every: int,
+    tell_every: int,
+    save_minutes: float,
+) -> None:
+    counts = {"devices": devices, "validate_every": validate_every, "tell_every": tell_every}
+    for name, value in counts.items():
         if value < 1:
             raise ValueError(f"{name} must be ≥ 1, got {value}")
     if workers < 0 or not save_minutes > 0:
@@ -308,20 +351,15 @@ def train(
     processes = int(os.environ.get("WORLD_SIZE", devices))
     if recipe.batch % processes:
         raise ValueError(f"a batch of {recipe.batch} does not divide among {processes} devices")
-    state = _latest(run) if resume else None
     if not resume and _first_process() and any(run.glob("*.ckpt")):
         raise FileExistsError(f"{run} holds a run; pass --resume to continue it, or another folder")
-    if state:
-        _check_same(recipe, state[0], state[1])
     above = next(p for p in (run, *run.absolute().parents) if p.exists())
     if not above.is_dir() or not os.access(above, os.W_OK):
         raise ValueError(f"{run} cannot be written: {above} is no folder that can be")
-    validate_every = validate_every if recipe.validation else 0
-    watch, saver = Watch(tell_every, bar), Checkpoints(run, 60 * save_minutes, validate_every)
-    callbacks = [Averages(recipe.ema), watch, saver]
-    trainer = _trainer(recipe, run, device, devices, validate_every, tell_every, callbacks)
-    net = build(recipe, fresh=state is None)
-    root = data_root(root)
+
+
+def _read(recipe: Recipe, root: Path, bar: bool) -> tuple[list[Photo], list[Batch]]:
+    """Return the photos and the validation images of a recipe, and tell what is left out."""
     paths = [p for name in recipe.sets for p in find_images(root / name, recipe.exclude)]
     validation = validation_batches(recipe, root)
     with tqdm(desc="read", disable=None if bar else True, leave=False) as line:
@@ -335,30 +373,7 @@ def train(
         named = ", ".join(p.name for p in small[:5]) + " ..." * (len(small) > 5)
         told = f"{len(small)} of {len(paths)} images are smaller than a patch, left out: {named}"
         sys.stderr.write(told + "\n")
-    module = Training(recipe, net, photos, validation, workers)
-    if state and state[1]["data"] != module.data:
-        raise checkpoint.CheckpointError(f"{state[0]} was trained on other images than these")
-    run.mkdir(parents=True, exist_ok=True)
-    (run / "recipe.toml").write_text(recipe.toml(), encoding="utf-8")
-    if state and state[0].name == "previous.ckpt" and _first_process():
-        last = run / "last.ckpt"  # damaged, or lost between two renames
-        if last.exists():
-            os.replace(last, run / "damaged.ckpt")
-    if bar and resume and not state:
-        sys.stderr.write(f"{run} holds no checkpoint; the run starts from the beginning\n")
-    with warnings.catch_warnings():
-        for message in _QUIET:
-            warnings.filterwarnings("ignore", message)
-        try:
-            trainer.fit(module, ckpt_path=str(state[0]) if state else None, weights_only=True)
-        except Stopped as stopped:
-            if stopped.signum == signal.SIGINT:
-                raise KeyboardInterrupt from None
-            raise SystemExit(128 + stopped.signum) from None
-        finally:
-            saver.restore_signals()
-            watch.close()
-    return checkpoint.load(run / "last.ckpt")
+    return photos, validation
 
 
 # Warnings of Lightning about what is meant so here.
