@@ -20,6 +20,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from crnet.model import CRNetA, CRNetB, Network
+from crnet.recipe import Recipe, RecipeError, from_fields
 
 ARCHITECTURES: dict[str, type[CRNetA] | type[CRNetB]] = {"CRNetA": CRNetA, "CRNetB": CRNetB}
 """Networks that a weights file or a recipe may name."""
@@ -143,8 +144,7 @@ def load(name: str | Path = "crnet-a", *, device: str = "cpu") -> Network:
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         if _digest(state, json.dumps(asdict(about))) != digest:
             raise CheckpointError(f"{path} is damaged: it does not match its checksum")
-        if not all(t.is_floating_point() and bool(torch.isfinite(t).all()) for t in state.values()):
-            raise CheckpointError(f"{path} holds weights that are not finite numbers")
+        _check_finite(path, state)
         net = build(about.architecture, about.arguments)
         net.load_state_dict(state)  # into float32, whatever is stored
     except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
@@ -176,30 +176,33 @@ def training_state(path: Path) -> dict[str, Any]:
 
 def _of_training(path: Path) -> Network:
     """Return the network of a checkpoint of training, with its averaged weights."""
-    from crnet.recipe import RecipeError, from_fields
-
     state = training_state(path)
+    recipe = _recipe(path, state)
     weights = {k.removeprefix("net."): v for k, v in state["state_dict"].items()}
+    _check_finite(path, weights)
+    net = build(recipe.architecture, recipe.network())
     try:
-        recipe = from_fields(state["recipe"])
-        if not all(bool(torch.isfinite(v).all()) for v in weights.values()):
-            raise CheckpointError(f"{path} holds weights that are not finite numbers")
-        net = build(recipe.architecture, recipe.network())
         net.load_state_dict(weights)
-    except (RecipeError, RuntimeError) as error:
+    except RuntimeError as error:
         raise CheckpointError(f"{path} does not fit its recipe: {error}") from error
     return net.eval()
 
 
-def _card_of_training(path: Path) -> Card:
-    from crnet.recipe import RecipeError, from_fields
-
-    state = training_state(path)
+def _recipe(path: Path, state: dict[str, Any]) -> Recipe:
     try:
-        recipe = from_fields(state["recipe"])
+        return from_fields(state["recipe"])
     except RecipeError as error:
         raise CheckpointError(f"{path} does not fit its recipe: {error}") from error
-    steps = state["global_step"]
+
+
+def _check_finite(path: Path, weights: dict[str, Tensor]) -> None:
+    if not all(w.is_floating_point() and bool(torch.isfinite(w).all()) for w in weights.values()):
+        raise CheckpointError(f"{path} holds weights that are not finite numbers")
+
+
+def _card_of_training(path: Path) -> Card:
+    state = training_state(path)
+    recipe = _recipe(path, state)
     curve = ", ".join(f"{int(step)}: {value:.2f}" for step, value in _thinned(state["history"]))
     excluded = ", ".join(recipe.exclude) or "nothing"
     return Card(
@@ -210,7 +213,7 @@ def _card_of_training(path: Path) -> Card:
         training={
             "data": f"{' + '.join(recipe.sets)} without {excluded}",
             "recipe": json.dumps(state["recipe"]),
-            "steps": steps,
+            "steps": state["global_step"],
             "hours": round(state["seconds"] / 3600, 2),
             "curve": f"validation PSNR in dB by step: {curve or 'none'}",
         },

@@ -24,7 +24,7 @@ from crnet.data import DataError, check, data_root, find_images
 from crnet.ensemble import Ensemble
 from crnet.evaluate import Row, evaluate, protocol_of, report, system, table
 from crnet.files import ImageFileError, output_file, output_format, read_picture, write_picture
-from crnet.upscale import Upscaler, upscale_picture
+from crnet.upscale import PRECISIONS, Upscaler, upscale_picture
 
 TEST_SETS = ("Set5", "Set14", "B100", "Urban100", "Manga109")
 
@@ -151,9 +151,7 @@ def _add_computing(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--ensemble", action="store_true", help="average over 8 flips and turns, 8 times the work"
     )
-    p.add_argument(
-        "--precision", choices=("float32", "bfloat16"), default="float32", help="[float32]"
-    )
+    p.add_argument("--precision", choices=PRECISIONS, default="float32", help="[float32]")
     p.add_argument("--device", default="cpu", help="cpu, cuda, ... [cpu]")
 
 

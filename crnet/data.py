@@ -119,7 +119,7 @@ class Findings:
     damaged : list of str
         Messages that name the files that cannot be read.
     copies : list of tuple
-        Files of equal bytes or equal pixels.
+        Files whose Y is equal, pixel by pixel.
     alike : list of tuple
         Training and test images that show the same picture at whatever size: their thumbnails
         correlate above `ALIKE`.

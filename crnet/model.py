@@ -27,6 +27,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
+from baselines.shuffle import MEAN
 from csc import CISTA, Kernels
 
 
@@ -69,7 +70,6 @@ class CRNetA(nn.Module):
     """
 
     enlarged = True  # takes the bicubic-enlarged image
-    architecture = "CRNetA"
 
     def __init__(
         self,
@@ -196,7 +196,6 @@ class CRNetB(nn.Module):
     """
 
     enlarged = False  # takes the LR image
-    architecture = "CRNetB"
     mean: Tensor
 
     def __init__(
@@ -220,8 +219,8 @@ class CRNetB(nn.Module):
         self.body = CRNetA(
             n0, m0, recursions, channels=n0, threshold=threshold, bias=bias, generator=generator
         )
-        # The mean of DIV2K, as in MDSR; a convention of the weights, not a property of the images.
-        self.register_buffer("mean", torch.tensor([0.4488, 0.4371, 0.4040]), persistent=False)
+        # A convention of the weights, as in MDSR, not a property of the images.
+        self.register_buffer("mean", torch.tensor(MEAN), persistent=False)
         self.head = conv(3, n0, math.sqrt(0.5))  # no ReLU follows: half of He's variance
         ordered = sorted(set(scales))
         self.units = nn.ModuleDict(

@@ -35,12 +35,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from baselines.bicubic import bicubic, imresize, round_uint8
+from baselines.bicubic import bicubic, imresize
 from crnet import checkpoint
 from crnet.callbacks import AtomicFiles, Averages, Checkpoints, Stopped, TrainingFailed, Watch
-from crnet.color import rgb_to_ycbcr
 from crnet.data import DataError, data_root, find_images, read_rgb, read_y
-from crnet.metrics import psnr
+from crnet.evaluate import Protocol, compare
 from crnet.model import Network
 from crnet.muon import Muon
 from crnet.patches import Batch, Batches, Cuts, Photo, Sampler, read_photos
@@ -130,10 +129,8 @@ class Training(pl.LightningModule):
         """Measure PSNR on Y, on 8-bit levels, without a border of `scale` pixels."""
         x, target, scale = batch
         out = self(x, 0 if self.net.enlarged else scale)
-        levels = round_uint8(255 * out.cpu().double())
-        edge = (..., slice(scale, -scale), slice(scale, -scale))
-        value = psnr(_grey(levels)[edge], _grey(target.cpu())[edge]).mean()
-        self.log("psnr", value.float(), batch_size=1)
+        protocol = Protocol("validation", rgb=not self.net.enlarged, clip=None)
+        self.log("psnr", compare(out, target.cpu(), scale, protocol)[0], batch_size=1)
 
     def on_validation_epoch_end(self) -> None:
         """Keep the curve."""
@@ -172,7 +169,7 @@ class Training(pl.LightningModule):
 
     def val_dataloader(self) -> "DataLoader[Batch]":
         """Return the validation images."""
-        return DataLoader(_Listed(self._shared.validation), batch_size=None)
+        return DataLoader(self._shared.validation, batch_size=None)  # type: ignore[arg-type]
 
     def on_save_checkpoint(self, state: dict[str, Any]) -> None:
         """Add the recipe, the data and the curve."""
@@ -199,26 +196,6 @@ class _Shared:
 
     def __deepcopy__(self, memo: Any) -> "_Shared":
         return self
-
-
-class _Listed(torch.utils.data.Dataset[Batch]):
-    """A list as a dataset."""
-
-    def __init__(self, items: Sequence[Batch]) -> None:
-        self.items = items
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __getitem__(self, i: int) -> Batch:
-        return self.items[i]
-
-
-def _grey(levels: Tensor) -> Tensor:
-    """Return Y of 8-bit levels in float64, (B, 1, H, W) in [0, 255]."""
-    if levels.shape[1] == 1:
-        return levels.double()
-    return 255 * rgb_to_ycbcr(levels.double() / 255)[:, :1]
 
 
 def validation_batches(recipe: Recipe, root: Path) -> list[Batch]:

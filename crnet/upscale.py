@@ -17,7 +17,7 @@ from crnet.files import Picture
 from crnet.model import CRNetA, Network
 
 OnTile = Callable[[int, int], None]
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+PRECISIONS = ("float32", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,7 @@ def _spans(n: int, tile: int, halo: int) -> list[tuple[int, int]]:
 def tile_side(net: Network, memory_mib: float, bytes_per_number: int = 4) -> int:
     """Return the side of the largest tile whose maps fit in a memory budget.
 
-    A tile is taken to hold 2 n0 + 4 m0 maps at once, of CRNet-B n0 more per pixel of the HR image.
+    A tile is taken to hold 2 n0 + 4 m0 maps at once, of CRNet-B 2 n0 more per pixel at ×4.
     Its side is never below twice the reach plus 16 pixels, whatever the budget.
     """
     if not 0 < memory_mib < float("inf"):
