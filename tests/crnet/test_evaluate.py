@@ -9,9 +9,10 @@ from baselines import bicubic, imresize
 from crnet import Protocol, evaluate
 from crnet.cli import main
 from crnet.data import sha256
-from crnet.evaluate import TABLE_2, TABLE_3, Row, report, score, score_recursions, system, table
+from crnet.evaluate import TABLE_2, TABLE_3, Row, report, score, score_recursions, table
 from crnet.metrics import psnr
 from crnet.published import cells
+from crnet.systems import system
 from tests.crnet.pictures import photo, save
 from tests.laws import close
 

@@ -19,7 +19,7 @@ import crnet
 from crnet import CheckpointError
 from crnet.checkpoint import training_state
 from crnet.data import DataError
-from crnet.model import Network
+from crnet.networks import Network
 from crnet.recipe import Recipe, read
 from crnet.train import TrainingFailed, train
 from tests.crnet.pictures import photo, save
