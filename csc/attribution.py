@@ -50,7 +50,7 @@ def contributions(z: Tensor, D: Tensor, atoms: Sequence[int] | None = None) -> T
         kept = check_atoms(atoms, D.shape[0])
         z, D = z[:, kept], D[kept]
     parts = F.conv_transpose2d(z, D, groups=D.shape[0])  # (B, A·C, H, W)
-    return parts.unflatten(1, (D.shape[0], D.shape[1]))
+    return parts.view(len(z), D.shape[0], D.shape[1], *parts.shape[2:])
 
 
 def shares(parts: Tensor, region: Tensor | None = None) -> Tensor:

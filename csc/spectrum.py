@@ -226,7 +226,7 @@ def _responses(S: Tensor, size: Size) -> Iterator[Tensor]:
     down, across = waves(H, H), waves(W, W // 2 + 1)
     half = torch.einsum("ijab,qb->qaij", kernel, across)  # (W//2+1, s, M, M)
     rows = max(1, _ENTRIES // (half.shape[0] * kernel.shape[0] ** 2))
-    for part in down.split(rows):
+    for part in torch.split(down, rows):
         yield torch.einsum("pa,qaij->pqij", part, half)
 
 
