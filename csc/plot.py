@@ -35,6 +35,7 @@ CYCLE = (BLUE, ORANGE, GREEN, PINK, YELLOW, SKY, BLACK)
 _MARKERS = "os^Dvph"
 _FRAMES = (ORANGE, BLUE, GREEN, PINK)
 _WIDTH = 9.0  # inches, that of a notebook
+_SPARSE = 0.05  # share of codes below which single pixels would be lost to the eye
 
 Crop = tuple[int, int, int]
 """Top, left and side of a square crop, in pixels."""
@@ -103,7 +104,7 @@ def code_maps(z: Tensor, image: Tensor | None = None, *, top: int = 6) -> Figure
         Codes of one image.
     image : Tensor, shape (C, H, W) or (1, C, H, W), in [0, 1], optional
         Image of 1 or 3 channels beneath, drawn in grey where no code is; each code is drawn at the
-        centre of its atom.
+        centre of its atom.  Maps that are on at less than 5 % are drawn three pixels thick.
     top : int
         Number of maps.
 
@@ -122,15 +123,16 @@ def code_maps(z: Tensor, image: Tensor | None = None, *, top: int = 6) -> Figure
     order = usage.order[: _positive(top, "top")]
     maps = z[order].double().cpu().numpy()
     signed = bool((maps < 0).any())
-    limit = float(np.quantile(np.abs(maps), 0.998)) or float(np.abs(maps).max()) or 1.0
-    figure, panels = _panels(len(order), z.shape[-2] / z.shape[-1])
+    sizes = np.abs(maps[maps != 0])
+    limit = float(np.quantile(sizes, 0.95)) if sizes.size else 1.0
+    figure, panels = _panels(len(order), z.shape[-2] / z.shape[-1], bar=True)
     for panel, m, one in zip(panels, order, maps, strict=False):
-        drawn: Any = one
+        drawn: Any = _thick(one) if np.mean(one != 0) < _SPARSE else one
         if grey is not None:
             _beneath(panel, grey)
-            drawn = np.ma.masked_equal(one, 0)
         shown = panel.imshow(
             drawn,
+            alpha=None if grey is None else _opacity(drawn, limit),
             cmap="PuOr" if signed else "magma",
             vmin=-limit if signed else 0,
             vmax=limit,
@@ -143,7 +145,9 @@ def code_maps(z: Tensor, image: Tensor | None = None, *, top: int = 6) -> Figure
         )
         if grey is not None:
             _span(panel, grey.shape)
-    figure.colorbar(shown, ax=list(panels), label="code z", shrink=0.8, extend="max")
+    figure.colorbar(
+        shown, ax=list(panels), label="code z", shrink=0.8, extend="both" if signed else "max"
+    )
     return figure
 
 
@@ -293,7 +297,7 @@ def monotone_spectrum(S: Tensor, size: Size, *, axes: Axes | None = None) -> Axe
     axes.axhspan(0, 1, color=ORANGE, alpha=0.15, label="of ISTA: [0, 1]")
     axes.set(ylabel="eigenvalues of I − (S + Sᵀ)/2")
     axes.set_title(
-        f"{float(values.min()):.3g} to {float(values.max()):.3g} on {size[0]}×{size[1]}",
+        f"from {float(values.min()):.3g} to {float(values.max()):.3g} on {size[0]}×{size[1]}",
         fontsize=10,
     )
     axes.legend(fontsize=9)
@@ -341,8 +345,10 @@ def attribution(
     grey = None if image is None else _grey(image)
     shape = (parts.shape[2], parts.shape[3])
     pictures = [part.detach().double().sum(0).cpu().numpy() for _, part, _ in drawn]
-    limit = max(float(np.quantile(np.abs(p), 0.998)) for p in pictures) or 1.0
-    figure, panels = _panels(len(drawn), shape[0] / shape[1])
+    ones = pictures[: len(order)]  # the others may be far larger
+    limit = max(float(np.quantile(np.abs(p), 0.995)) for p in ones)
+    limit = limit or max(float(np.abs(p).max()) for p in ones) or 1.0
+    figure, panels = _panels(len(drawn), shape[0] / shape[1], bar=True)
     for panel, (name, _, part_share), picture in zip(panels, drawn, pictures, strict=False):
         if grey is not None:
             _beneath(panel, grey, shape)
@@ -351,7 +357,7 @@ def attribution(
             cmap="PuOr",
             vmin=-limit,
             vmax=limit,
-            alpha=None if grey is None else np.clip(np.abs(picture) / limit, 0, 1) ** 0.5,
+            alpha=None if grey is None else _opacity(picture, limit),
             extent=_centred(shape, shape),
             interpolation="nearest",
         )
@@ -432,15 +438,17 @@ def _new(width: float, height: float) -> Axes:
     return axes
 
 
-def _panels(count: int, aspect: float, columns: int = 3) -> tuple[Figure, list[Axes]]:
+def _panels(
+    count: int, aspect: float, columns: int = 3, *, bar: bool = False
+) -> tuple[Figure, list[Axes]]:
     """Return a figure of notebook width with `count` panels of height/width `aspect`."""
     columns = min(columns, count)
     rows = -(-count // columns)
-    width = _WIDTH / columns
+    width = _WIDTH * (0.86 if bar else 1.0) / columns
     figure, grid = plt.subplots(
         rows,
         columns,
-        figsize=(_WIDTH, rows * (width * 0.9 * min(aspect, 1.5) + 0.45)),
+        figsize=(_WIDTH, rows * (width * min(aspect, 1.5) + 0.4)),
         layout="constrained",
         squeeze=False,
     )
@@ -462,6 +470,16 @@ def _by_rank(axes: Axes, values: Tensor, color: str) -> None:
     axes.grid(alpha=0.3)
 
 
+def _opacity(values: Any, limit: float) -> Any:
+    return np.clip(np.abs(values) / limit, 0, 1) ** 0.5
+
+
+def _thick(z: Any) -> Any:
+    """Return (h, w) with each entry the largest in modulus of its 3×3 neighbours."""
+    near = np.lib.stride_tricks.sliding_window_view(np.pad(z, 1), (3, 3)).reshape(*z.shape, 9)
+    return np.take_along_axis(near, np.abs(near).argmax(2)[..., None], 2)[..., 0]
+
+
 def _bare(axes: Axes) -> None:
     axes.set_xticks([])
     axes.set_yticks([])
@@ -475,7 +493,7 @@ def _show(axes: Axes, picture: Any) -> None:
 def _beneath(axes: Axes, grey: Any, shape: tuple[int, ...] | None = None) -> None:
     """Draw an image faint enough to draw upon."""
     shape = grey.shape if shape is None else shape
-    axes.imshow(0.35 + 0.6 * grey, cmap="gray", vmin=0, vmax=1, extent=_centred(shape, shape))
+    axes.imshow(0.55 + 0.4 * grey, cmap="gray", vmin=0, vmax=1, extent=_centred(shape, shape))
 
 
 def _centred(inner: tuple[int, ...], outer: tuple[int, ...]) -> tuple[float, float, float, float]:
