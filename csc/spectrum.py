@@ -194,6 +194,32 @@ def eigenvalues(S: Tensor, size: Size) -> Tensor:
     return torch.cat(list(_eigenvalues(S, size)))
 
 
+def transpose(S: Tensor) -> Tensor:
+    """Return the kernel of Sᵀ: i ↔ j and a flip of both axes.
+
+    Parameters
+    ----------
+    S : Tensor, shape (M, M, s, s)
+        Recursion kernel, s odd.
+
+    Returns
+    -------
+    Tensor, shape (M, M, s, s)
+
+    Raises
+    ------
+    ValueError, TypeError
+        If S is no finite kernel.
+
+    Examples
+    --------
+    >>> transpose(torch.arange(3.0).repeat(1, 1, 3, 1))[0, 0, 0]
+    tensor([2., 1., 0.])
+    """
+    check_kernel(S)
+    return S.transpose(0, 1).flip(2, 3)
+
+
 def _eigenvalues(S: Tensor, size: Size) -> Iterator[Tensor]:
     eye = torch.eye(S.shape[0], dtype=torch.complex128, device=S.device)
     for A in responses(S, size):
