@@ -31,7 +31,7 @@ from torch import Tensor
 from csc.spectrum import Size, check_kernel, monotonicity, operator_norm
 
 Verdict: TypeAlias = Literal["contraction", "non-expansive", "unproven"]
-_ROUNDING = 1e-12  # of the norm: S = δ − DᵀD/L has norm 1 exactly, but for rounding
+_ROUNDING = 1e-12  # of the eigenvalues, in float64
 
 
 @dataclass(frozen=True)
@@ -46,23 +46,26 @@ class Certificate:
         Lower bound on λ_min(I − (S + Sᵀ)/2).
     complement : float
         Upper bound on ‖I − S‖₂.
+    rounding : float
+        What rounding S to its dtype may add to its norm; ISTA's S has norm 1 but for that.
     """
 
     norm: float
     mu: float
     complement: float
+    rounding: float = _ROUNDING
 
     @property
     def verdict(self) -> Verdict:
         """Return what the norm proves about the recursion."""
-        if self.norm < 1 - _ROUNDING:
+        if self.norm < 1 - self.rounding:
             return "contraction"
-        return "non-expansive" if self.norm <= 1 + _ROUNDING else "unproven"
+        return "non-expansive" if self.norm <= 1 + self.rounding else "unproven"
 
     @property
     def unique(self) -> bool:
         """Tell whether there is exactly one fixed point: a contraction, or μ > 0."""
-        return self.verdict == "contraction" or self.mu > _ROUNDING
+        return self.verdict == "contraction" or self.mu > self.rounding
 
     def recursions(self, tol: float = 1e-3) -> int | None:
         """Return a K for which ‖z_K − z*‖ ≤ tol ‖z*‖ is certain: q^(K+1) ≤ tol, or None.
@@ -93,7 +96,7 @@ class Certificate:
         bounds = [math.inf]
         if self.verdict == "contraction":
             bounds.append(residual / (1 - self.norm))
-        if self.mu > _ROUNDING:
+        if self.mu > self.rounding:
             bounds.append(residual * (1 + self.complement) / self.mu)
         return min(bounds)
 
@@ -128,6 +131,7 @@ def certify(S: Tensor, size: Size | None = None) -> Certificate:
     M, middle = S.shape[0], S.shape[-1] // 2
     complement = -S.detach().double()
     complement[torch.arange(M), torch.arange(M), middle, middle] += 1
+    rounding = max(_ROUNDING, torch.finfo(S.dtype).eps * float(S.detach().norm()))
     return Certificate(
-        operator_norm(S, size), monotonicity(S, size), operator_norm(complement, size)
+        operator_norm(S, size), monotonicity(S, size), operator_norm(complement, size), rounding
     )

@@ -13,9 +13,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from csc.checks import check_finite, check_images, check_mask, check_weight, spread
+from csc.cista import CISTA
+from csc.contraction import Certificate, certify
 from csc.prox import shrink
 from csc.spectrum import check_kernel
-from csc.unfold import iterates
+from csc.unfold import iterates, last_iterate
 
 _GROWTH = 1e6  # of ‖z_k‖ over ‖z_0‖, beyond which no recursion comes back
 
@@ -55,6 +57,19 @@ class LongRun(NamedTuple):
     outcome: Outcome
     change: list[float]
     norm: list[float]
+
+
+class Settling(NamedTuple):
+    """What is certain, seen and estimated of a block and the codes z_K of its input.
+
+    distance : ‖z_K − z*‖/‖z*‖, None where no fixed point was reached.
+    """
+
+    certificate: Certificate
+    long_run: LongRun
+    local_rates: LocalRates
+    fixed_point: FixedPoint
+    distance: float | None
 
 
 @torch.no_grad()
@@ -252,6 +267,65 @@ def long_run(
     elif _relative(last[-1], last[-3]) <= tol:
         outcome = "alternates"
     return LongRun(outcome, change, norms)
+
+
+@torch.no_grad()
+def settle(
+    block: CISTA,
+    x: Tensor,
+    *,
+    times: int = 20,
+    tol: float = 1e-6,
+    generator: torch.Generator | None = None,
+) -> Settling:
+    """Certify a trained block, run it `times` as long as trained, and find where it settles.
+
+    Parameters
+    ----------
+    block : CISTA
+        Trained block.
+    x : Tensor, shape (B, C, H, W)
+        Its input, such as the features of a CRNet; its dtype is computed in.
+    times : int
+        Length of the long run over the block's own K + 1 steps, ≥ 2.
+    tol : float
+        Relative residual and change that count as settled; float32 reaches about 1e-6.
+    generator : torch.Generator, optional
+        Source of the random start of the local rates.
+
+    Returns
+    -------
+    Settling
+
+    Raises
+    ------
+    ValueError, TypeError
+        If x does not fit the block, or `times` < 2.
+
+    Examples
+    --------
+    >>> from csc import dct_dictionary, lipschitz, unfold
+    >>> D, x = dct_dictionary(2), torch.ones(1, 1, 6, 6)
+    >>> block = CISTA(unfold(D, 0.1, lipschitz(D, (6, 6))), recursions=9)
+    >>> s = settle(block, x, tol=1e-4)
+    >>> s.certificate.verdict, s.long_run.outcome, s.fixed_point.converged, s.distance < 1e-2
+    ('non-expansive', 'settles', True, True)
+    """
+    if times < 2:
+        raise ValueError(f"times must be ≥ 2, got {times}")
+    u, theta = block.drive(x)
+    S, K = block.S.detach(), times * (block.recursions + 1)
+    z = last_iterate(
+        u, S, None if theta is None else spread(theta, u), block.recursions, block.nonneg
+    )
+    certificate = certify(S, (u.shape[2], u.shape[3]))
+    run = long_run(u, S, theta, K, nonneg=block.nonneg, tol=tol)
+    rates = local_rates(S, z != 0, generator=generator)
+    found = fixed_point(u, S, theta, nonneg=block.nonneg, start=z, tol=tol, max_iter=K)
+    distance = float(torch.linalg.vector_norm(found.codes - z))
+    norm = float(torch.linalg.vector_norm(found.codes))
+    reached = found.converged and norm > 0
+    return Settling(certificate, run, rates, found, distance / norm if reached else None)
 
 
 def _relative(z: Tensor, before: Tensor) -> float:
