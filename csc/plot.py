@@ -411,7 +411,7 @@ def images(images: Mapping[str, Tensor], *, crops: Sequence[Crop] = (), title: s
         if min(top, left) < 0 or side < 1 or top + side > H or left + side > W:
             raise ValueError(f"crop {(top, left, side)} leaves the image of {H}×{W} pixels")
     cell = _WIDTH / (len(names) + 2)
-    figure = plt.figure(figsize=(_WIDTH, cell * len(crops) + 0.7), layout="constrained")
+    figure = canvas(_WIDTH, cell * len(crops) + 0.7)
     grid = figure.add_gridspec(len(crops), len(names) + 1, width_ratios=[2.0] + [1] * len(names))
     whole = figure.add_subplot(grid[:, 0])
     _show(whole, first)
@@ -433,9 +433,13 @@ def images(images: Mapping[str, Tensor], *, crops: Sequence[Crop] = (), title: s
     return figure
 
 
+def canvas(width: float, height: float) -> Figure:
+    """Return an empty figure of a size in inches, that a notebook displays."""
+    return plt.figure(figsize=(width, height), layout="constrained")
+
+
 def _new(width: float, height: float) -> Axes:
-    axes: Axes = plt.subplots(figsize=(width, height), layout="constrained")[1]
-    return axes
+    return canvas(width, height).add_subplot()
 
 
 def _panels(
@@ -445,14 +449,8 @@ def _panels(
     columns = min(columns, count)
     rows = -(-count // columns)
     width = _WIDTH * (0.86 if bar else 1.0) / columns
-    figure, grid = plt.subplots(
-        rows,
-        columns,
-        figsize=(_WIDTH, rows * (width * min(aspect, 1.5) + 0.4)),
-        layout="constrained",
-        squeeze=False,
-    )
-    panels = list(grid.flat)
+    figure = canvas(_WIDTH, rows * (width * min(aspect, 1.5) + 0.4))
+    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
     for panel in panels:
         _bare(panel)
     for panel in panels[count:]:
