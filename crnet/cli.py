@@ -20,7 +20,7 @@ from tqdm import tqdm
 import crnet
 from crnet import checkpoint, demo, recipe
 from crnet.checkpoint import CheckpointError
-from crnet.compare import sheet
+from crnet.compare import compare_on
 from crnet.data import DataError, check, data_root, find_images
 from crnet.ensemble import Ensemble
 from crnet.evaluate import Row, evaluate, protocol_of, report, table
@@ -40,6 +40,21 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+class _Table(argparse.Action):
+    """``--sizes depth=8 shared=false`` as a dict."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option: Any = None) -> None:
+        """Take the words behind the option."""
+        table = {}
+        for given in values:
+            name, _, value = given.partition("=")
+            try:
+                table[name] = json.loads(value)
+            except ValueError:
+                parser.error(f"argument {option}: expected NAME=NUMBER, got {given!r}")
+        setattr(namespace, self.dest, table)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -180,6 +195,11 @@ def _add_field(group: Any, field: "dataclasses.Field[Any]") -> None:
     if kind is bool:
         group.add_argument(name, action=argparse.BooleanOptionalAction, dest=f"field_{field.name}")
         return
+    if get_origin(kind) is dict:
+        group.add_argument(
+            name, action=_Table, nargs="+", dest=f"field_{field.name}", metavar="NAME=NUMBER"
+        )
+        return
     group.add_argument(
         name,
         type=get_args(kind)[0] if many else kind,
@@ -270,11 +290,14 @@ def _compare(arguments: argparse.Namespace) -> int:
     if not chosen:
         raise UsageError(f"no image {arguments.image} in {' '.join(arguments.sets)}")
     with output_file(arguments.out, overwrite=arguments.overwrite) as file:
+        pairs = [(path, scale) for path in chosen for scale in arguments.scales]
+        looks = [compare_on(path, scale, models, arguments.crop) for path, scale in pairs]
         with _bar("compare") as bar:
             rows = evaluate(models, root, arguments.sets, arguments.scales, on_image=_follow(bar))
         print(table(rows, parameters=True))
-        figure = sheet(models, chosen, arguments.scales, arguments.crop)
-        figure.savefig(file, dpi=110, format="png")
+        from crnet import plot
+
+        plot.sheet(looks).savefig(file, dpi=110, format="png")
     print(arguments.out)
     return 0
 
