@@ -86,6 +86,7 @@ def busiest(weight: Tensor, side: int) -> tuple[int, int, int]:
 
     Examples
     --------
+    >>> import torch
     >>> weight = torch.zeros(9, 9)
     >>> weight[6, 3] = 1
     >>> weight[7, 4] = 1

@@ -54,10 +54,10 @@ def build(
         If there is no such class, or the arguments are not its own.
     """
     kind = ARCHITECTURES[architecture]
-    if "generator" in inspect.signature(kind).parameters:
-        return kind(**arguments, generator=generator)  # type: ignore[call-arg]
-    # The others draw from torch's global generator, which is left as it was.
+    # The layers of torch draw from its global generator, which is left as it was.
     with torch.random.fork_rng(devices=[]):
+        if "generator" in inspect.signature(kind).parameters:
+            return kind(**arguments, generator=generator)  # type: ignore[call-arg]
         torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
         return kind(**arguments)
 
@@ -95,7 +95,7 @@ def reach(net: Network) -> int:
             far = max(p, k - 1 - p) + s - 1
             total += pixel * (far / s if isinstance(layer, nn.ConvTranspose2d) else far)
 
-    shape = copy.deepcopy(net).eval().to("meta")
+    shape = copy.deepcopy(net).eval().to("meta").float()
     for layer in shape.modules():
         if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.PixelShuffle):
             layer.register_forward_hook(add)

@@ -144,12 +144,13 @@ class Recipe:
     def _check_network(self) -> None:
         """Refuse arguments that the network does not take, and scales that it does not make."""
         name, known = self.architecture, networks.arguments_of(self.architecture)
-        own = set(known) - {"scale", "scales", "channels", *_OF_CRNETS}
+        crnet = "n0" in known
+        own = set(known) - {"scale", "scales", "channels", *(_OF_CRNETS if crnet else ())}
         for key in self.sizes:
             if key not in own:
                 told = f"; it takes {', '.join(sorted(own))}" if own else ""
                 raise RecipeError(f"{name} has no size {key!r}{_nearest(key, sorted(own))}{told}")
-        for field in dataclasses.fields(self) if "n0" not in known else ():
+        for field in () if crnet else dataclasses.fields(self):
             if field.name in _OF_CRNETS and getattr(self, field.name) != field.default:
                 raise RecipeError(f"{field.name} is of CRNets; {name} takes sizes")
         if not self.residual and "residual" not in known:

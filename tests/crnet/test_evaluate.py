@@ -128,7 +128,7 @@ def test_rows_and_report(tmp_path: Path) -> None:
     ]
     assert told["data"] == {"mine": {"a.png": sha256(path)}}
     assert told["results"][0].keys() == {
-        "model", "set", "scale", "psnr", "ssim", "seconds", "protocol"
+        "model", "set", "scale", "psnr", "ssim", "seconds", "protocol", "parameters"
     }  # fmt: skip
     assert told["versions"]["torch"] == torch.__version__
 
