@@ -14,7 +14,7 @@ of what was drawn before.  Of several devices, each takes its share of that one 
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
@@ -37,11 +37,15 @@ _MARGIN = 3  # LR pixels around a patch that its enlargement depends on
 
 @dataclass(frozen=True)
 class Photo:
-    """One photo: HR (C, H, W) in uint8, and LR (C, H // s, W // s) per scale, uint8 or float32."""
+    """One photo: HR (C, H, W) in uint8, and LR (C, H // s, W // s) per scale, uint8 or float32.
+
+    `taught` has, where a teacher is followed, its image per scale, float16.
+    """
 
     path: Path
     hr: Tensor
     lr: dict[int, Tensor]
+    taught: dict[int, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -183,7 +187,8 @@ class Sampler:
             top, left = top - top % s, left - left % s
             p = self.cuts.patch
             x = _unit(photo.lr[s][:, top // s : top // s + p, left // s : left // s + p])
-        target = _unit(photo.hr[:, top : top + P, left : left + P])
+        whole = photo.taught.get(s, photo.hr)
+        target = _unit(whole[:, top : top + P, left : left + P])
         return turned(x, turn), turned(target, turn)
 
 
@@ -208,7 +213,7 @@ class Batches(IterableDataset[Batch]):
 
 def _unit(levels: Tensor) -> Tensor:
     """Return an image in [0, 1] as float32."""
-    return levels if levels.is_floating_point() else levels.float() / 255
+    return levels.float() if levels.is_floating_point() else levels.float() / 255
 
 
 def _positions(photo: Photo, s: int, cuts: Cuts) -> tuple[int, int]:

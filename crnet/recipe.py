@@ -71,6 +71,9 @@ class Recipe:
         Of the initial weights and of the patches.
     start : str
         Bundled model or weights file to start from instead of random weights, or empty.
+    teacher : str
+        Bundled model, weights file or checkpoint whose images are the targets in place of HR, or
+        empty.  They lack what no network can know, so that the gradient is less noisy.
     precision : str
         ``bf16-mixed`` or ``32-true``.
     checkpoint : bool
@@ -107,6 +110,7 @@ class Recipe:
     ema: float = 0.999
     seed: int = 0
     start: str = ""
+    teacher: str = ""
     precision: str = "bf16-mixed"
     checkpoint: bool = False
 

@@ -13,6 +13,7 @@ as far as their kernels are deterministic): batches are a function of the step
 checkpoint.  Checkpoints are plain tensors and numbers (``weights_only=True``).
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import logging
@@ -21,7 +22,7 @@ import signal
 import sys
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ from crnet.muon import Muon
 from crnet.networks import Network
 from crnet.patches import Batch, Batches, Cuts, Photo, Sampler, read_photos
 from crnet.recipe import Recipe, from_fields
+from crnet.teacher import taught
 
 __all__ = ["Training", "TrainingFailed", "build", "train", "validation_batches"]
 
@@ -294,7 +296,7 @@ def train(
     callbacks = [Averages(recipe.ema), watch, saver]
     trainer = _trainer(recipe, run, device, devices, validate_every, tell_every, callbacks)
     net = build(recipe, fresh=found is None)
-    module = Training(recipe, net, *_read(recipe, data_root(root), bar), workers)
+    module = Training(recipe, net, *_read(recipe, data_root(root), bar, run), workers)
     if found and found[1]["data"] != module.data:
         raise checkpoint.CheckpointError(f"{found[0]} was trained on other images than these")
     run.mkdir(parents=True, exist_ok=True)
@@ -347,17 +349,26 @@ def _check_call(
         raise ValueError(f"{run} cannot be written: {above} is no folder that can be")
 
 
-def _read(recipe: Recipe, root: Path, bar: bool) -> tuple[list[Photo], list[Batch]]:
-    """Return the photos and the validation images of a recipe, and tell what is left out."""
-    paths = [p for name in recipe.sets for p in find_images(root / name, recipe.exclude)]
-    validation = validation_batches(recipe, root)
-    with tqdm(desc="read", disable=None if bar else True, leave=False) as line:
+@contextlib.contextmanager
+def _progress(name: str, bar: bool) -> Iterator[Callable[[int, int], None]]:
+    with tqdm(desc=name, disable=None if bar else True, leave=False) as line:
 
         def follow(done: int, total: int) -> None:
             line.total = total
             line.update(done - line.n)
 
+        yield follow
+
+
+def _read(recipe: Recipe, root: Path, bar: bool, run: Path) -> tuple[list[Photo], list[Batch]]:
+    """Return the photos and the validation images of a recipe, and tell what is left out."""
+    paths = [p for name in recipe.sets for p in find_images(root / name, recipe.exclude)]
+    validation = validation_batches(recipe, root)
+    with _progress("read", bar) as follow:
         photos, small = read_photos(paths, cuts(recipe), follow)
+    if recipe.teacher:
+        with _progress("teacher", bar) as follow:
+            photos = taught(photos, recipe.teacher, run / "teacher.pt", follow)
     if bar and small:
         named = ", ".join(p.name for p in small[:5]) + " ..." * (len(small) > 5)
         told = f"{len(small)} of {len(paths)} images are smaller than a patch, left out: {named}"

@@ -441,7 +441,7 @@ def test_deep_supervision_is_the_mean_of_the_losses(data: Path) -> None:
         NORMALIZED, architecture="DRCN", sizes={"maps": 8, "recursions": 3}, deep=0.25, loss="l2"
     )
     net = crnet.train.build(recipe)
-    module = crnet.train.Training(recipe, net, *crnet.train._read(recipe, data, False))
+    module = crnet.train.Training(recipe, net, *crnet.train._read(recipe, data, False, data))
     module.log = lambda *_: None  # outside a run there is no log
     x, target = torch.rand(2, 2, 1, 9, 9, generator=torch.Generator().manual_seed(1))
     losses = [(image - target).square().mean() for image in net.predictions(x)]
