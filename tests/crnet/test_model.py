@@ -317,7 +317,7 @@ def test_features_start_as_a_whitening_of_enlarged_photos() -> None:
     response = torch.linalg.svdvals(
         (kernels.flatten(1) @ patches) @ patches.T @ kernels.flatten(1).T
     )
-    assert spread[0] / spread[7] > 1e4  # variances of the pixels, in their own directions
+    assert spread[0] / spread[7] > 3000  # variances of the pixels, in their own directions
     assert response[0] / response[7] < 300
     features = kernels.flatten(1) @ patches
     assert 0.02 < float(features.square().mean().sqrt()) < 0.3
