@@ -138,15 +138,13 @@ def codes(
     return figure
 
 
-def sheet(looks: Sequence[Comparison], *, columns: int = 4) -> Figure:
+def sheet(looks: Sequence[Comparison]) -> Figure:
     """Draw a contact sheet: each photo whole, and beside it the same region of every image.
 
     Parameters
     ----------
     looks : sequence of Comparison
         Of :func:`crnet.compare.compare_on`; one band of the sheet each.
-    columns : int
-        Regions side by side.
 
     Returns
     -------
@@ -157,8 +155,10 @@ def sheet(looks: Sequence[Comparison], *, columns: int = 4) -> Figure:
     ValueError
         If there is nothing to draw.
     """
-    if not looks or columns < 1:
-        raise ValueError(f"need a comparison and a column, got {len(looks)} and {columns}")
+    if not looks:
+        raise ValueError("no comparison to draw")
+    most = max(len(look.images) for look in looks)
+    columns = min(5, -(-most // 2))
     rows = [max(2, -(-len(look.images) // columns)) for look in looks]
     figure = canvas(2.2 * (columns + 2.6), 2.75 * sum(rows))
     bands = figure.subfigures(len(looks), 1, squeeze=False, height_ratios=rows)[:, 0]
