@@ -14,7 +14,7 @@ from torch import Tensor
 
 from crnet.analysis import fewest_recursions
 from crnet.compare import Comparison
-from csc.plot import BLACK, BLUE, CYCLE, GREEN, ORANGE, canvas
+from csc.plot import BLACK, BLUE, CYCLE, GREEN, MARKERS, ORANGE, canvas
 
 
 def recursions(
@@ -51,7 +51,14 @@ def recursions(
     axes = axes if axes is not None else canvas(6.3, 3.6).add_subplot()
     for i, (name, curve) in enumerate(curves.items()):
         color = CYCLE[i % len(CYCLE)]
-        axes.plot(range(len(curve)), curve, color=color, marker="os^Dvph"[i % 7], ms=4, label=name)
+        axes.plot(
+            range(len(curve)),
+            curve,
+            color=color,
+            marker=MARKERS[i % len(MARKERS)],
+            ms=4,
+            label=name,
+        )
         if loss is not None:
             k = fewest_recursions(curve, loss)
             axes.plot(k, curve[k], "o", ms=11, mfc="none", mec=color, mew=1.5)

@@ -32,7 +32,7 @@ from csc.spectrum import Size, eigenvalues, singular_values
 BLUE, ORANGE, GREEN, PINK = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 YELLOW, SKY, BLACK = "#E69F00", "#56B4E9", "#000000"
 CYCLE = (BLUE, ORANGE, GREEN, PINK, YELLOW, SKY, BLACK)
-_MARKERS = "os^Dvph"
+MARKERS = "os^Dvph"
 _FRAMES = (ORANGE, BLUE, GREEN, PINK)
 _WIDTH = 9.0  # inches, that of a notebook
 _SPARSE = 0.05  # share of codes below which single pixels would be lost to the eye
@@ -228,7 +228,7 @@ def convergence(
             np.asarray(at, float),
             np.where(value > 0, value, np.nan),
             color=CYCLE[i % len(CYCLE)],
-            marker=_MARKERS[i % len(_MARKERS)],
+            marker=MARKERS[i % len(MARKERS)],
             markersize=4,
             markevery=max(1, len(value) // 15),
             label=name,

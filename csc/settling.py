@@ -21,6 +21,8 @@ from csc.unfold import iterates, last_iterate
 
 _GROWTH = 1e6  # of ‖z_k‖ over ‖z_0‖, beyond which no recursion comes back
 
+_FEW = 48 * 48  # frequencies of a certificate at the size of the codes, instead of at every size
+
 Outcome: TypeAlias = Literal["settles", "alternates", "grows", "wanders"]
 
 
@@ -280,6 +282,8 @@ def settle(
 ) -> Settling:
     """Certify a trained block, run it `times` as long as trained, and find where it settles.
 
+    The certificate is that of the codes' size up to 48×48, above that the one for every size.
+
     Parameters
     ----------
     block : CISTA
@@ -318,7 +322,8 @@ def settle(
     z = last_iterate(
         u, S, None if theta is None else spread(theta, u), block.recursions, block.nonneg
     )
-    certificate = certify(S, (u.shape[2], u.shape[3]))
+    size = (u.shape[2], u.shape[3])
+    certificate = certify(S, size if size[0] * size[1] <= _FEW else None)
     run = long_run(u, S, theta, K, nonneg=block.nonneg, tol=tol)
     rates = local_rates(S, z != 0, generator=generator)
     found = fixed_point(u, S, theta, nonneg=block.nonneg, start=z, tol=tol, max_iter=K)
