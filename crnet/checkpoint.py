@@ -6,7 +6,6 @@ rebuild its network; nothing is unpickled.  Checkpoints of :mod:`crnet.train` (`
 and are read with ``weights_only=True``; of those, `load` takes the averaged weights.
 """
 
-import hashlib
 import json
 import re
 from dataclasses import asdict, dataclass
@@ -19,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from baselines.stored import digest
 from crnet import networks
 from crnet.networks import Network
 from crnet.recipe import Recipe, RecipeError, from_fields
@@ -93,7 +93,7 @@ def serialize(net: Network, about: Card) -> bytes:
     # Layers that share a weight each store it, as safetensors wants it.
     state = {k: v.detach().cpu().contiguous().clone() for k, v in net.state_dict().items()}
     text = json.dumps(asdict(about))
-    return save(state, metadata={"card": text, "sha256": _digest(state, text)})
+    return save(state, metadata={"card": text, "sha256": digest(state, text)})
 
 
 def card(name: str | Path) -> Card:
@@ -137,11 +137,11 @@ def load(name: str | Path = "crnet-a", *, device: str = "cpu") -> Network:
     path = find(name)
     if path.suffix == ".ckpt":
         return _of_training(path).to(device)
-    about, digest = _open(path)
+    about, expected = _open(path)
     try:
         with safe_open(path, framework="pt") as file:
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        if _digest(state, json.dumps(asdict(about))) != digest:
+        if digest(state, json.dumps(asdict(about))) != expected:
             raise CheckpointError(f"{path} is damaged: it does not match its checksum")
         _check_finite(path, state)
         net = build(about.architecture, about.arguments)
@@ -270,13 +270,3 @@ def _open(path: Path) -> tuple[Card, str]:
         raise CheckpointError(f"no weights file {path}") from error
     except (SafetensorError, KeyError, TypeError, ValueError, OSError, RecursionError) as error:
         raise CheckpointError(f"{path} is not a weights file of csc-crnet: {error}") from error
-
-
-def _digest(state: dict[str, Tensor], text: str) -> str:
-    """Return the SHA-256 of the card and the weights."""
-    digest = hashlib.sha256(text.encode())
-    for name in sorted(state):
-        tensor = state[name].contiguous()
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

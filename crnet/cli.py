@@ -18,6 +18,7 @@ import torch
 from tqdm import tqdm
 
 import crnet
+from baselines.stored import StoredError
 from crnet import checkpoint, demo, recipe
 from crnet.checkpoint import CheckpointError
 from crnet.compare import compare_on
@@ -65,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = run(arguments)
         sys.stdout.flush()
         return code
-    except (UsageError, CheckpointError, DataError, recipe.RecipeError) as error:
+    except (UsageError, CheckpointError, StoredError, DataError, recipe.RecipeError) as error:
         return _fail(str(error), 2)
     except BrokenPipeError:  # the reader of our output has gone; there is nobody to tell
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

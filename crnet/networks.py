@@ -21,19 +21,20 @@ from baselines.memnet import MemNet
 from baselines.msrn import MSRN
 from baselines.rdn import RDN
 from baselines.red30 import RED30
+from baselines.scn import SCN
 from baselines.srcnn import SRCNN
 from baselines.srdensenet import SRDenseNet
 from baselines.vdsr import VDSR
 from crnet.model import CRNetA, CRNetB
 
-OnEnlarged: TypeAlias = CRNetA | SRCNN | RED30 | VDSR | DRCN | DRRN | MemNet
+OnEnlarged: TypeAlias = CRNetA | SCN | SRCNN | RED30 | VDSR | DRCN | DRRN | MemNet
 OnLR: TypeAlias = CRNetB | MDSR | EDSR | RDN | MSRN | DDBPN | SRDenseNet
 Network: TypeAlias = OnEnlarged | OnLR
 
 ARCHITECTURES: dict[str, type[Network]] = {
     kind.__name__: kind
     for kind in (
-        CRNetA, CRNetB, SRCNN, RED30, VDSR, DRCN, DRRN, MemNet, SRDenseNet, MSRN, DDBPN, EDSR, MDSR,
+        CRNetA, CRNetB, SCN, SRCNN, RED30, VDSR, DRCN, DRRN, MemNet, SRDenseNet, MSRN, DDBPN, EDSR, MDSR,
         RDN,
     )
 }  # fmt: skip

@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 from torch import Tensor
 
+from baselines import scsr
 from baselines.bicubic import bicubic
 from crnet import checkpoint
 from crnet.ensemble import Ensemble
@@ -21,7 +22,10 @@ One whose attribute `channels` is 3 takes and returns RGB instead.  `parameters`
 attribute, is the number of its learned numbers.
 """
 
-BASELINES: dict[str, Callable[[], System]] = {"bicubic": lambda: bicubic}
+BASELINES: dict[str, Callable[[], System]] = {
+    "bicubic": lambda: bicubic,
+    "scsr": scsr.load,
+}
 """Systems that are no networks, by name."""
 
 

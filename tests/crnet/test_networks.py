@@ -11,7 +11,7 @@ from tests.laws import close
 SMALL: dict[str, dict] = {
     "CRNetA": {"n0": 4, "m0": 4, "recursions": 2},
     "CRNetB": {"n0": 4, "m0": 4, "recursions": 1},
-    "SRCNN": {}, "RED30": {"depth": 2, "maps": 4}, "VDSR": {"depth": 3, "maps": 4},
+    "SCN": {"M": 8}, "SRCNN": {}, "RED30": {"depth": 2, "maps": 4}, "VDSR": {"depth": 3, "maps": 4},
     "DRCN": {"maps": 4, "recursions": 2}, "DRRN": {"units": 1, "maps": 4},
     "MemNet": {"blocks": 2, "units": 1, "maps": 4},
     "SRDenseNet": {"blocks": 1, "layers": 2, "growth": 2, "bottleneck": 4},
