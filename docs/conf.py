@@ -1,0 +1,70 @@
+"""Sphinx configuration: `make docs` builds the site into build/docs, and warnings are errors."""
+
+import re
+from importlib import metadata
+
+project = "csc-crnet"
+copyright = "the csc-crnet authors, BSD 3-Clause"
+release = metadata.version("csc-crnet")
+
+extensions = ["sphinx.ext.autodoc", "sphinx.ext.viewcode", "numpydoc", "myst_nb"]
+exclude_patterns = ["**.ipynb_checkpoints"]
+default_role = "code"
+smartquotes = False  # primes and options are not quotation
+
+html_theme = "furo"
+html_title = "csc-crnet"
+html_show_sphinx = False
+html_copy_source = False
+html_theme_options = {
+    "light_css_variables": {"color-brand-primary": "#0072B2", "color-brand-content": "#0072B2"},
+    "dark_css_variables": {"color-brand-primary": "#56B4E9", "color-brand-content": "#56B4E9"},
+}
+
+# Notebooks are committed executed, and shown as they are.
+nb_execution_mode = "off"
+myst_heading_anchors = 2
+
+autodoc_typehints_format = "short"
+autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
+maximum_signature_line_length = 80
+numpydoc_show_class_members = False
+toc_object_entries_show_parents = "hide"
+
+
+def formulas(app, what, name, obj, options, lines):
+    """Show the indented formulas of a docstring as they are, and bars and stars as themselves.
+
+    Docstrings are read in an editor first, so they write `½‖x − D z‖² + Σ λ|z|` and indent
+    formulas by four; reStructuredText would take them for quotations and |z| for a substitution.
+    """
+    out, before, section, literal = [], "", "", False
+    for line, after in zip(lines, [*lines[1:], ""], strict=True):
+        if re.fullmatch(r"-{3,}", after) and line.strip():
+            section = line
+        indented = line.startswith("    ")
+        prose = section in ("", "Notes", "Examples")
+        if indented and not before.strip() and prose and not literal:
+            literal = True
+            out += [".. code-block:: text", ""]
+        if line.strip() and not indented:
+            literal = False
+        doctest = line.lstrip().startswith((">>>", "..."))
+        out.append(line if literal or doctest else _escaped(line))
+        before = line
+    if what == "module":  # numpydoc takes only the others' sections apart
+        text = "\n".join(out)
+        out = re.sub(r"(?m)^(\w+)\n-{3,}$", r".. rubric:: \1\n", text).split("\n")
+    lines[:] = out
+
+
+def _escaped(line):
+    kept = r"(``.*?``|:\w+:`.*?`|`.*?`|(?<!\w)\*\w[^*]*\w\*(?!\w))"  # code, roles, emphasis
+    parts = re.split(kept, line)
+    return "".join(p if n % 2 else re.sub(r"(?<!\\)([|*])", r"\\\1", p) for n, p in enumerate(parts))
+
+
+def setup(app):
+    """Put the formulas in order before numpydoc takes the sections apart."""
+    app.connect("autodoc-process-docstring", formulas, priority=400)
