@@ -3,8 +3,11 @@
 import re
 from importlib import metadata
 
+from docutils import nodes
+from sphinx.addnodes import pending_xref
+
 project = "csc-crnet"
-copyright = "the csc-crnet authors, BSD 3-Clause"
+project_copyright = "the csc-crnet authors, BSD 3-Clause"
 release = metadata.version("csc-crnet")
 
 extensions = ["sphinx.ext.autodoc", "sphinx.ext.viewcode", "numpydoc", "myst_nb"]
@@ -14,6 +17,8 @@ smartquotes = False  # primes and options are not quotation
 
 html_theme = "furo"
 html_title = "csc-crnet"
+html_static_path = ["_static"]
+html_css_files = ["tables.css"]
 html_show_sphinx = False
 html_copy_source = False
 html_theme_options = {
@@ -62,9 +67,21 @@ def formulas(app, what, name, obj, options, lines):
 def _escaped(line):
     kept = r"(``.*?``|:\w+:`.*?`|`.*?`|(?<!\w)\*\w[^*]*\w\*(?!\w))"  # code, roles, emphasis
     parts = re.split(kept, line)
-    return "".join(p if n % 2 else re.sub(r"(?<!\\)([|*])", r"\\\1", p) for n, p in enumerate(parts))
+    bars = re.compile(r"(?<!\\)([|*])")
+    return "".join(p if n % 2 else bars.sub(r"\\\1", p) for n, p in enumerate(parts))
+
+
+def link_names(app, doctree):
+    """Make `csc.ista` and its like, in code spans, links to their entries."""
+    for span in list(doctree.findall(nodes.literal)):
+        name = span.astext()
+        linked = isinstance(span.parent, (pending_xref, nodes.reference))
+        if not linked and re.fullmatch(r"(csc|baselines|crnet)(\.\w+)+", name):
+            options = {"refdomain": "py", "reftype": "obj", "reftarget": name}
+            span.replace_self(pending_xref("", span.deepcopy(), refdoc=app.env.docname, **options))
 
 
 def setup(app):
-    """Put the formulas in order before numpydoc takes the sections apart."""
+    """Register both; the formulas are put in order before numpydoc takes the sections apart."""
     app.connect("autodoc-process-docstring", formulas, priority=400)
+    app.connect("doctree-read", link_names)
