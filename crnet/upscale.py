@@ -5,7 +5,7 @@ that much, and end where the image ends so that the zero padding of the network 
 never the tile's, give the output of the whole image up to floating-point rounding.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -69,13 +69,7 @@ class Upscaler:
         """Return the HR images of the codes z_0, …, z_K, (K+1, B, channels, scale·h, scale·w)."""
 
         def run(part: Tensor) -> Tensor:
-            net = self.net
-            if isinstance(net, CRNetA):
-                images = [net.reconstruct(part, z) for z in net.codes(part)]
-            else:
-                maps = net.prepare(part, scale)
-                images = [net.reconstruct(maps, z, scale) for z in net.body.codes(maps)]
-            return torch.cat(images, 1)
+            return torch.cat([image for _, image in codes_and_images(self.net, part, scale)], 1)
 
         images = self._tiled(run, x, scale)  # (B, (K+1)·channels, scale·h, scale·w)
         B, _, H, W = images.shape
@@ -104,6 +98,17 @@ class Upscaler:
 
         halo = self.net.reach
         return apply_tiled(in_precision, x.to(weight), tile, halo, scale, on_tile=self.on_tile)
+
+
+def codes_and_images(net: Network, x: Tensor, scale: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield z_k and the image of z_k, for k = 0, …, K, of a network's input x, in one pass."""
+    if isinstance(net, CRNetA):
+        for z in net.codes(x):
+            yield z, net.reconstruct(x, z)
+    else:
+        maps = net.prepare(x, scale)
+        for z in net.body.codes(maps):
+            yield z, net.reconstruct(maps, z, scale)
 
 
 def apply_tiled(
