@@ -67,7 +67,7 @@ def formulas(app, what, name, obj, options, lines):
 def _escaped(line):
     kept = r"(``.*?``|:\w+:`.*?`|`.*?`|(?<!\w)\*\w[^*]*\w\*(?!\w))"  # code, roles, emphasis
     parts = re.split(kept, line)
-    bars = re.compile(r"(?<!\\)([|*])")
+    bars = re.compile(r"(?<!\\)(?!^\* )([|*])")  # not the star of a list
     return "".join(p if n % 2 else bars.sub(r"\\\1", p) for n, p in enumerate(parts))
 
 
