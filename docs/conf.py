@@ -72,13 +72,19 @@ def _escaped(line):
 
 
 def link_names(app, doctree):
-    """Make `csc.ista` and its like, in code spans, links to their entries."""
+    """Make `csc.ista` and its like, and notebooks, in code spans links to their entries."""
     for span in list(doctree.findall(nodes.literal)):
         name = span.astext()
-        linked = isinstance(span.parent, (pending_xref, nodes.reference))
-        if not linked and re.fullmatch(r"(csc|baselines|crnet)(\.\w+)+", name):
-            options = {"refdomain": "py", "reftype": "obj", "reftarget": name}
-            span.replace_self(pending_xref("", span.deepcopy(), refdoc=app.env.docname, **options))
+        if isinstance(span.parent, (pending_xref, nodes.reference)):
+            continue
+        if re.fullmatch(r"(csc|baselines|crnet)(\.\w+)+", name):
+            target = {"refdomain": "py", "reftype": "obj", "reftarget": name}
+        elif found := re.fullmatch(r"notebooks/(\w+)\.ipynb", name):
+            target = {"refdomain": "std", "reftype": "doc", "reftarget": f"/notebooks/{found[1]}"}
+        else:
+            continue
+        xref = pending_xref("", span.deepcopy(), refdoc=app.env.docname, refexplicit=True, **target)
+        span.replace_self(xref)
 
 
 def setup(app):
