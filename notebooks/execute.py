@@ -28,7 +28,8 @@ def execute(path: Path) -> None:
     nbformat.write(notebook, path)
 
 
-for path in map(Path, sys.argv[1:] or sorted(FOLDER.glob("*.ipynb"))):
-    start = time.perf_counter()
-    execute(path)
-    print(f"{path.name}: {time.perf_counter() - start:.0f} s")
+if __name__ == "__main__":
+    for path in map(Path, sys.argv[1:] or sorted(FOLDER.glob("*.ipynb"))):
+        start = time.perf_counter()
+        execute(path)
+        print(f"{path.name}: {time.perf_counter() - start:.0f} s", flush=True)
