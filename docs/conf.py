@@ -18,7 +18,7 @@ smartquotes = False  # primes and options are not quotation
 html_theme = "furo"
 html_title = "csc-crnet"
 html_static_path = ["_static"]
-html_css_files = ["tables.css"]
+html_css_files = ["site.css"]
 html_show_sphinx = False
 html_copy_source = False
 html_theme_options = {
@@ -28,6 +28,7 @@ html_theme_options = {
 
 # Notebooks are committed executed, and shown as they are.
 nb_execution_mode = "off"
+nb_render_markdown_format = "myst"  # tables
 myst_heading_anchors = 2
 
 autodoc_typehints_format = "short"
