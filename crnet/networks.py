@@ -34,8 +34,8 @@ Network: TypeAlias = OnEnlarged | OnLR
 ARCHITECTURES: dict[str, type[Network]] = {
     kind.__name__: kind
     for kind in (
-        CRNetA, CRNetB, SCN, SRCNN, RED30, VDSR, DRCN, DRRN, MemNet, SRDenseNet, MSRN, DDBPN, EDSR, MDSR,
-        RDN,
+        CRNetA, CRNetB, SCN, SRCNN, RED30, VDSR, DRCN, DRRN, MemNet, SRDenseNet, MSRN, DDBPN, EDSR,
+        MDSR, RDN,
     )
 }  # fmt: skip
 
@@ -79,10 +79,10 @@ def apply(net: Network, x: Tensor, scale: int) -> Tensor:
 def reach(net: Network) -> int:
     """Bound the pixels of the input to each side that an output pixel depends on.
 
-    For CRNet-A it is exact.  For the others it is what all the layers that run add up to, as if
-    they stood in one row.
+    For CRNet-A and SCN it is exact.  For the others it is what all the layers that run add up to,
+    as if they stood in one row.
     """
-    if isinstance(net, CRNetA | CRNetB):
+    if isinstance(net, CRNetA | CRNetB | SCN):
         return net.reach
     side, total = 16, 0.0
 

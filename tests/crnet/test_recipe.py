@@ -93,7 +93,7 @@ def test_rates() -> None:
         ({"sets": "T91"}, "sets must be a list of str, got 'T91'"),
         ({"loss": "l3"}, "loss must be one of l1, l2, l2-sum, got 'l3'"),
         ({"optimizer": "adamw"}, "optimizer must be one of"),
-        ({"architecture": "SRGAN"}, "architecture must be one of CRNetA, CRNetB, SRCNN"),
+        ({"architecture": "SRGAN"}, "architecture must be one of CRNetA, CRNetB, SCN"),
         ({"architecture": "EDSR"}, r"EDSR makes one scale, got \[2, 3, 4\]"),
         ({"architecture": "SRDenseNet", "scales": [2]}, r"SRDenseNet makes one scale, got \[2\]"),
         ({"architecture": "VDSR", "n0": 3}, "n0 is of CRNets; VDSR takes sizes"),
