@@ -1,4 +1,5 @@
-# make demo: upscale a real photo.  make test: every law.  Both set up .venv first, once.
+# make demo: upscale a real photo.  make test: every law.  make docs: the site, in build/docs.
+# Each sets up .venv first, once.
 
 PYTHON ?= python3
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
@@ -6,7 +7,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 TORCH := $(shell grep '^torch==' requirements.lock)
 
-.PHONY: demo test install check lock clean
+.PHONY: demo test install check docs notebooks clean
 
 demo: install
 	$(BIN)/crnet demo
@@ -19,6 +20,13 @@ check: install
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: .venv/installed-docs
+	$(BIN)/python -m sphinx -W --keep-going -q -d build/doctrees docs build/docs
+
+# Execute the notebooks and keep their outputs.
+notebooks: .venv/installed-docs
+	$(BIN)/python notebooks/execute.py
 
 install: .venv/installed
 
@@ -34,5 +42,10 @@ install: .venv/installed
 	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
+# Sphinx and Jupyter, which nothing else needs.
+.venv/installed-docs: .venv/installed requirements-docs.lock
+	$(PIP) install --quiet -c requirements.lock -r requirements-docs.lock
+	@touch $@
+
 clean:
-	rm -rf .venv *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

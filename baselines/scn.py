@@ -58,6 +58,9 @@ class SCN(nn.Module):
     """
 
     enlarged = True
+    rgb = False
+    reach = 8
+    """Pixels to each side that an output pixel depends on: 4 of H, 4 of the patches' overlap."""
     smooth: Tensor
     centred: Tensor
 

@@ -97,18 +97,18 @@ class CISTA(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images (B, C, H, W) to codes z_K (B, M, H+2p-k+1, W+2p-k+1)."""
-        u, theta = self._input(x)
+        u, theta = self.drive(x)
         theta = None if theta is None else theta[:, None, None]
         run = recur_checkpointed if self.checkpoint and torch.is_grad_enabled() else last_iterate
         return run(u, self.S, theta, self.recursions, self.nonneg)
 
     def codes(self, x: Tensor) -> Iterator[Tensor]:
         """Yield z_0, z_1, …, z_K for images (B, C, H, W)."""
-        u, theta = self._input(x)
+        u, theta = self.drive(x)
         return iterates(u, self.S, theta, self.recursions, nonneg=self.nonneg)
 
-    def _input(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return W ⊗ x and the threshold."""
+    def drive(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return W ⊗ x, as codes, and θ, (M,) or None: what :func:`csc.recur` takes."""
         check_images(x)
         if x.shape[1] != self.W.shape[1]:
             raise ValueError(f"x has {x.shape[1]} channels but the block takes {self.W.shape[1]}")

@@ -1,0 +1,104 @@
+"""Which atom made which part of an image: x = Σ_m x_m with x_m = d_m * z_m, exactly.
+
+Synthesis is linear, so an image is the sum of its atoms' contributions, pixel by pixel, and any
+sum over a region splits among the atoms.  Contributions have signs and may cancel.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from csc.checks import check_codes, check_finite, check_mask
+
+
+def contributions(z: Tensor, D: Tensor, atoms: Sequence[int] | None = None) -> Tensor:
+    """Return the contributions x_m = d_m * z_m, whose sum over all atoms is D z.
+
+    Parameters
+    ----------
+    z : Tensor, shape (B, M, h, w)
+        Codes.
+    D : Tensor, shape (M, C, k, k)
+        Dictionary.
+    atoms : sequence of int, optional
+        A of the atoms; all M by default, which takes M times the memory of the images.
+
+    Returns
+    -------
+    Tensor, shape (B, A, C, h+k-1, w+k-1)
+
+    Raises
+    ------
+    ValueError, TypeError
+        If z and D do not fit, one holds NaN, or `atoms` names none or one that is not there.
+
+    Examples
+    --------
+    >>> D = torch.tensor([[1.0, 0.0], [0.0, 10.0]]).view(2, 1, 1, 2)
+    >>> D = torch.nn.functional.pad(D, (0, 0, 0, 1))  # atoms 1 0 / 0 0 and 0 10 / 0 0
+    >>> parts = contributions(torch.tensor([2.0, 3.0]).view(1, 2, 1, 1), D)
+    >>> parts[0, :, 0, 0]
+    tensor([[ 2.,  0.],
+            [ 0., 30.]])
+    """
+    check_codes(z, D)
+    check_finite(z, "z")
+    check_finite(D, "D")
+    if atoms is not None:
+        kept = check_atoms(atoms, D.shape[0])
+        z, D = z[:, kept], D[kept]
+    parts = F.conv_transpose2d(z, D, groups=D.shape[0])  # (B, A·C, H, W)
+    return parts.view(len(z), D.shape[0], D.shape[1], *parts.shape[2:])
+
+
+def shares(parts: Tensor, region: Tensor | None = None) -> Tensor:
+    """Return s_m = ⟨x_m, x⟩_Ω/⟨x, x⟩_Ω, the signed share of each part in x = Σ_m x_m on Ω.
+
+    The shares sum to one.  A part with a negative share works against the sum.
+
+    Parameters
+    ----------
+    parts : Tensor, shape (B, A, C, H, W)
+        Contributions that sum to what is explained, as of :func:`contributions`.
+    region : Tensor of bool, optional
+        Ω: broadcasts to (B, C, H, W), True inside; everywhere by default.
+
+    Returns
+    -------
+    Tensor, shape (B, A), float64
+        Zero where x vanishes on Ω.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If `parts` is not finite (B, A, C, H, W), or `region` is no mask of its images.
+
+    Examples
+    --------
+    >>> parts = torch.tensor([[2.0, 1.0], [2.0, -1.0]]).view(1, 2, 1, 1, 2)  # sum 4, 0
+    >>> shares(parts)
+    tensor([[0.5000, 0.5000]], dtype=torch.float64)
+    """
+    if not isinstance(parts, Tensor) or not parts.is_floating_point():
+        raise TypeError("parts must be a floating-point tensor, as of csc.attribution")
+    if parts.ndim != 5 or parts.numel() == 0:
+        raise ValueError(f"parts must have shape (B, A, C, H, W), got {tuple(parts.shape)}")
+    check_finite(parts, "parts")
+    parts = parts.detach().double()
+    x = parts.sum(1)  # (B, C, H, W)
+    if region is not None:
+        check_mask(region, x)
+        x = x * region
+    along = torch.einsum("bachw,bchw->ba", parts, x)
+    whole = x.square().sum((1, 2, 3))[:, None]
+    return torch.where(whole > 0, along / whole, 0.0)
+
+
+def check_atoms(atoms: Sequence[int], M: int) -> list[int]:
+    """Require names of some of M atoms."""
+    kept = [int(m) for m in atoms]
+    if not kept or min(kept) < 0 or max(kept) >= M:
+        raise ValueError(f"atoms must name some of 0, …, {M - 1}, got {list(atoms)}")
+    return kept

@@ -1,0 +1,272 @@
+"""The spectrum of a recursion kernel S, frequency by frequency, in float64.
+
+Over a periodic grid, z ↦ S ⊗ z is an M×M matrix at each frequency ω,
+
+    Ŝ(ω)_ij = Σ_t S_ij(t) exp(i⟨ω, t⟩),      t from the centre of the kernel,
+
+so its norm is max_ω σ_max(Ŝ(ω)), and the symmetric part (S + Sᵀ)/2 has the eigenvalues of
+(Ŝ + Ŝᴴ)/2.  The recursion itself pads with zeros.  On h×w codes that operator is a compression of
+the periodic one on (h+s−1)×(w+s−1): embed, convolve, cut out.  Its norm and its Rayleigh quotients
+therefore lie within those of the periodic operator, for *every* grid that large.
+
+Without a size, the bounds hold for codes of all sizes.  Each ⟨a, Ŝ(ω) b⟩ is a trigonometric
+polynomial of degree s // 2 per axis, whose supremum exceeds its largest modulus on N points per
+axis by no more than the factor cos(π (s // 2)/N)⁻².
+
+References
+----------
+Sedghi, Gupta, Long, "The singular values of convolutional layers", ICLR 2019 (the periodic norm).
+Ehlich, Zeller, "Schwankung von Polynomen zwischen Gitterpunkten", Math. Z. 86, 1964 (the factor).
+"""
+
+import math
+from collections.abc import Iterator
+from numbers import Integral
+
+import torch
+from torch import Tensor
+
+from csc.checks import check_finite
+
+Size = tuple[int, int]
+
+_ENTRIES = 2**21  # of the complex matrices held at a time: 32 MB
+_POINTS = 16  # per axis and unit of degree, for bounds at all sizes: a factor of 1.039
+
+
+def response(S: Tensor, size: Size) -> Tensor:
+    """Return Ŝ(ω)_ij = Σ_t S_ij(t) exp(i⟨ω, t⟩) at the frequencies of a periodic grid.
+
+    Parameters
+    ----------
+    S : Tensor, shape (M, M, s, s)
+        Recursion kernel, s odd.
+    size : (int, int)
+        Height and width H, W of the grid; on one smaller than s the kernel wraps around.
+
+    Returns
+    -------
+    Tensor, shape (H, W // 2 + 1, M, M), complex128
+        At ω = 2π(p/H, q/W); the other half are its complex conjugates.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If S is no finite kernel or the size is not two positive integers.
+
+    Examples
+    --------
+    >>> S = torch.tensor([[0.0, 0.0, 0.0], [1.0, 0.0, 1.0], [0.0, 0.0, 0.0]]).view(1, 1, 3, 3)
+    >>> response(S, (1, 4))[0, :, 0, 0].real.round(decimals=12).abs()  # |2 cos ω|
+    tensor([2., 0., 2.], dtype=torch.float64)
+    """
+    return torch.cat(list(responses(S, size)))
+
+
+def responses(S: Tensor, size: Size) -> Iterator[Tensor]:
+    """Yield :func:`response` in runs of rows, each (rows, W // 2 + 1, M, M), to bound memory."""
+    check_kernel(S)
+    check_size(size)
+    return _responses(S, size)
+
+
+def operator_norm(S: Tensor, size: Size | None = None, *, periodic: bool = False) -> float:
+    """Return a bound on ‖S‖₂ of z ↦ S ⊗ z: max_ω σ_max(Ŝ(ω)).
+
+    Parameters
+    ----------
+    S : Tensor, shape (M, M, s, s)
+        Recursion kernel, s odd.
+    size : (int, int), optional
+        Height and width of the codes; without it the bound holds for every size.
+    periodic : bool
+        The norm of the periodic operator on the grid of `size`, which is exact.  Otherwise the
+        codes are padded with zeros, as by :func:`csc.recur`, and the norm is bounded by that of
+        the periodic operator on a grid larger by s − 1.
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    ValueError, TypeError
+        As :func:`response`.
+
+    Examples
+    --------
+    >>> S = torch.ones(1, 1, 3, 3)
+    >>> operator_norm(S, (8, 8), periodic=True), operator_norm(S, (1, 1)) <= 9  # 9 at ω = 0
+    (9.0, True)
+    """
+    grid, slack = _grid(S, size, periodic)
+    largest = 0.0
+    for A in responses(S, grid):
+        largest = max(largest, float(torch.linalg.eigvalsh(A.mH @ A).max()))
+    return slack * math.sqrt(largest)
+
+
+def monotonicity(S: Tensor, size: Size | None = None, *, periodic: bool = False) -> float:
+    """Return a lower bound μ on the Rayleigh quotients of I − S: ⟨z, z − S z⟩ ≥ μ‖z‖².
+
+    μ = min_ω λ_min(I − (Ŝ + Ŝᴴ)/2).  Where μ > 0, I − S is strongly monotone.
+
+    Parameters
+    ----------
+    S, size, periodic
+        As of :func:`operator_norm`: exact for periodic, a bound for zero padding.
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    ValueError, TypeError
+        As :func:`response`.
+
+    Examples
+    --------
+    >>> S = torch.zeros(2, 2, 1, 1)
+    >>> S[0, 1], S[1, 0] = 5.0, -5.0  # a rotation: norm 5, but no symmetric part
+    >>> operator_norm(S, (4, 4)), monotonicity(S, (4, 4))
+    (5.0, 1.0)
+    """
+    grid, slack = _grid(S, size, periodic)
+    low, high = math.inf, -math.inf
+    for values in _eigenvalues(S, grid):
+        low, high = min(low, float(values.min())), max(high, float(values.max()))
+    middle, half = (low + high) / 2, (high - low) / 2
+    return middle - slack * half if slack > 1 else low
+
+
+def singular_values(S: Tensor, size: Size) -> Tensor:
+    """Return the singular values of Ŝ(ω), the largest first, on a periodic grid.
+
+    Parameters
+    ----------
+    S, size
+        As of :func:`response`.
+
+    Returns
+    -------
+    Tensor, shape (H, W // 2 + 1, M), float64
+
+    Raises
+    ------
+    ValueError, TypeError
+        As :func:`response`.
+
+    Examples
+    --------
+    >>> singular_values(-2 * torch.eye(2).view(2, 2, 1, 1), (2, 2))[0, 0]
+    tensor([2., 2.], dtype=torch.float64)
+    """
+    return torch.cat([torch.linalg.svdvals(A) for A in responses(S, size)])
+
+
+def eigenvalues(S: Tensor, size: Size) -> Tensor:
+    """Return the eigenvalues of I − (Ŝ(ω) + Ŝ(ω)ᴴ)/2, the smallest first, on a periodic grid.
+
+    Of S = δ − DᵀD/L they are the eigenvalues of DᵀD/L: in [0, 1], and at most C of them not zero.
+
+    Parameters
+    ----------
+    S, size
+        As of :func:`response`.
+
+    Returns
+    -------
+    Tensor, shape (H, W // 2 + 1, M), float64
+
+    Raises
+    ------
+    ValueError, TypeError
+        As :func:`response`.
+
+    Examples
+    --------
+    >>> eigenvalues(0.25 * torch.eye(2).view(2, 2, 1, 1), (1, 1)).flatten()
+    tensor([0.7500, 0.7500], dtype=torch.float64)
+    """
+    check_kernel(S)
+    check_size(size)
+    return torch.cat(list(_eigenvalues(S, size)))
+
+
+def transpose(S: Tensor) -> Tensor:
+    """Return the kernel of Sᵀ: i ↔ j and a flip of both axes.
+
+    Parameters
+    ----------
+    S : Tensor, shape (M, M, s, s)
+        Recursion kernel, s odd.
+
+    Returns
+    -------
+    Tensor, shape (M, M, s, s)
+
+    Raises
+    ------
+    ValueError, TypeError
+        If S is no finite kernel.
+
+    Examples
+    --------
+    >>> transpose(torch.arange(3.0).repeat(1, 1, 3, 1))[0, 0, 0]
+    tensor([2., 1., 0.])
+    """
+    check_kernel(S)
+    return S.transpose(0, 1).flip(2, 3)
+
+
+def _eigenvalues(S: Tensor, size: Size) -> Iterator[Tensor]:
+    eye = torch.eye(S.shape[0], dtype=torch.complex128, device=S.device)
+    for A in responses(S, size):
+        yield torch.linalg.eigvalsh(eye - (A + A.mH) / 2)
+
+
+def _grid(S: Tensor, size: Size | None, periodic: bool) -> tuple[Size, float]:
+    """Return the periodic grid to look at, and the factor by which other frequencies may exceed."""
+    check_kernel(S)
+    s = S.shape[-1]
+    if size is None:
+        if periodic:
+            raise ValueError("periodic codes need a size, height and width; or leave periodic out")
+        N = _POINTS * max(1, s // 2)
+        return (N, N), math.cos(math.pi * (s // 2) / N) ** -2
+    check_size(size)
+    edge = 0 if periodic else s - 1
+    return (size[0] + edge, size[1] + edge), 1.0
+
+
+def _responses(S: Tensor, size: Size) -> Iterator[Tensor]:
+    (H, W), s = size, S.shape[-1]
+    kernel = S.detach().to(torch.complex128)
+    t = torch.arange(s, dtype=torch.float64, device=S.device) - s // 2
+
+    def waves(n: int, count: int) -> Tensor:
+        omega = 2 * torch.pi * torch.arange(count, dtype=torch.float64, device=S.device) / n
+        return torch.exp(1j * omega[:, None] * t)  # (count, s)
+
+    down, across = waves(H, H), waves(W, W // 2 + 1)
+    half = torch.einsum("ijab,qb->qaij", kernel, across)  # (W//2+1, s, M, M)
+    rows = max(1, _ENTRIES // (half.shape[0] * kernel.shape[0] ** 2))
+    for part in torch.split(down, rows):
+        yield torch.einsum("pa,qaij->pqij", part, half)
+
+
+def check_kernel(S: Tensor) -> None:
+    """Require a finite floating-point recursion kernel (M, M, s, s), s odd."""
+    if not isinstance(S, Tensor) or not S.is_floating_point():
+        raise TypeError("S must be a floating-point torch.Tensor, as csc.unfold returns it")
+    square = S.ndim == 4 and S.shape[0] == S.shape[1] and S.shape[2] == S.shape[3]
+    if not square or S.shape[3] % 2 == 0 or S.numel() == 0:
+        raise ValueError(f"S must have shape (M, M, s, s) with s odd, got {tuple(S.shape)}")
+    check_finite(S, "S")
+
+
+def check_size(size: Size) -> None:
+    """Require a height and a width."""
+    if len(size) != 2 or not all(isinstance(n, Integral) and n > 0 for n in size):
+        raise ValueError(f"size must be two positive integers, height and width; got {size}")
