@@ -1,5 +1,6 @@
 """CRNet: super-resolution networks unfolded from convolutional sparse coding."""
 
+from crnet import analysis
 from crnet.checkpoint import Card, CheckpointError, bundled, card, load
 from crnet.ensemble import Ensemble
 from crnet.evaluate import TABLE_2, TABLE_3, Protocol, evaluate
@@ -19,6 +20,7 @@ __all__ = [
     "Ensemble",
     "Protocol",
     "Upscaler",
+    "analysis",
     "apply_tiled",
     "bundled",
     "card",

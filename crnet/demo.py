@@ -95,11 +95,13 @@ def run(folder: Path, scale: int = 3) -> Iterator[str]:
     enlarged = bicubic(reduced.color, scale)
     sharp = upscale_picture(reduced, scale, network).color
     from crnet import plot
+    from csc.plot import images as side_by_side
 
     images = {"original": original[0], "bicubic": enlarged[0], "CRNet-A": sharp[0]}
-    figure = plot.comparison(images, [(105, 450, 100), (180, 150, 100)], f"kodim23, ×{scale}")
+    crops = [(105, 450, 100), (180, 150, 100)]
+    figure = side_by_side(images, crops=crops, title=f"kodim23, ×{scale}")
     with output_file(folder / "comparison.png", overwrite=True) as file:
-        figure.savefig(file, dpi=110, format="png")
+        figure.savefig(file, dpi=170, format="png")
 
     x = bicubic(imresize(modcrop(y, scale).double(), 1 / scale).float() / 255, scale)
     statistics = code_statistics(net, x)

@@ -1,68 +1,78 @@
-"""Figures of a network at work: crops side by side, and the codes behind an image."""
+"""Figures of a network at work: PSNR by recursion, and the codes behind an image.
+
+:mod:`csc.plot` has those that need no network, images side by side among them.
+"""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg", force=False)
-
-import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-# Okabe and Ito's colour-blind-safe palette.
-BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
-_FRAMES = (ORANGE, BLUE)
-
-Crop = tuple[int, int, int]
-"""Top, left and side of a square crop, in HR pixels."""
+from crnet.analysis import fewest_recursions
+from csc.plot import BLACK, BLUE, CYCLE, GREEN, MARKERS, ORANGE, canvas
 
 
-def comparison(images: Mapping[str, Tensor], crops: Sequence[Crop], title: str = "") -> Figure:
-    """Draw images side by side, crops of each beneath.
+def recursions(
+    curves: Mapping[str, Sequence[float]],
+    *,
+    levels: Mapping[str, float] | None = None,
+    loss: float | None = None,
+    axes: Axes | None = None,
+) -> Axes:
+    """Draw the PSNR of the images of z_0, …, z_K against k.
 
     Parameters
     ----------
-    images : mapping of str to Tensor, shape (3, H, W), in [0, 1]
-        RGB images of one size by their titles; the first is drawn whole with the crops framed.
-    crops : sequence of (top, left, side)
-        At most two, in HR pixels.
-    title : str
-        Title of the figure.
+    curves : mapping of str to sequence of float
+        PSNR in dB from k = 0, by label.
+    levels : mapping of str to float, optional
+        PSNR in dB of systems without recursions, such as bicubic, drawn as dashed lines.
+    loss : float, optional
+        Mark on each curve the fewest recursions within `loss` dB of the last.
+    axes : Axes, optional
+        Where to draw.
 
     Returns
     -------
-    Figure
+    Axes
+
+    Raises
+    ------
+    ValueError
+        If there is no curve, or a curve is empty.
     """
-    names = list(images)
-    figure = plt.figure(figsize=(5.4 + 2.9 * len(names), 3.1 * len(crops)), layout="constrained")
-    grid = figure.add_gridspec(len(crops), len(names) + 1, width_ratios=[2.0] + [1] * len(names))
-    whole = figure.add_subplot(grid[:, 0])
-    whole.imshow(_rgb(images[names[0]]))
-    whole.set_title(names[0], fontsize=11)
-    for row, (top, left, side) in enumerate(crops):
-        color = _FRAMES[row % len(_FRAMES)]
-        whole.add_patch(
-            Rectangle((left, top), side, side, edgecolor=color, facecolor="none", linewidth=2)
+    if not curves or not all(len(curve) for curve in curves.values()):
+        raise ValueError("no PSNR to draw; pass one value per recursion, from k = 0")
+    axes = axes if axes is not None else canvas(6.3, 3.6).add_subplot()
+    for i, (name, curve) in enumerate(curves.items()):
+        color = CYCLE[i % len(CYCLE)]
+        axes.plot(
+            range(len(curve)),
+            curve,
+            color=color,
+            marker=MARKERS[i % len(MARKERS)],
+            ms=4,
+            label=name,
         )
-        for column, name in enumerate(names, 1):
-            axes = figure.add_subplot(grid[row, column])
-            crop = images[name][:, top : top + side, left : left + side]
-            axes.imshow(_rgb(crop), interpolation="nearest")
-            axes.set_xticks([])
-            axes.set_yticks([])
-            for spine in axes.spines.values():
-                spine.set_edgecolor(color)
-                spine.set_linewidth(2)
-            if row == 0:
-                axes.set_title(name, fontsize=11)
-    whole.set_xticks([])
-    whole.set_yticks([])
-    figure.suptitle(title)
-    return figure
+        if loss is not None:
+            k = fewest_recursions(curve, loss)
+            axes.plot(k, curve[k], "o", ms=11, mfc="none", mec=color, mew=1.5)
+            axes.annotate(
+                f"k = {k}", (k, curve[k]), (6, -14), textcoords="offset points", color=color
+            )
+    for name, level in (levels or {}).items():
+        axes.axhline(level, color=BLACK, linestyle="--", linewidth=1, label=name)
+    axes.set(xlabel="recursion k", ylabel="PSNR (dB)")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if loss is not None:
+        axes.set_title(f"circles: within {loss:g} dB of the last", fontsize=10)
+    if len(curves) + len(levels or {}) > 1:
+        axes.legend(fontsize=9)
+    axes.grid(alpha=0.3)
+    return axes
 
 
 def codes(
@@ -98,7 +108,7 @@ def codes(
     # The atoms that carry most of the code, not those that are merely on everywhere.
     weight = maps.abs().sum((1, 2))
     top = weight.argsort(descending=True)[:shown].tolist()
-    figure = plt.figure(figsize=(2.5 * shown, 8.2), layout="constrained")
+    figure = canvas(2.5 * shown, 8.2)
     upper, lower = figure.subfigures(2, 1, squeeze=False, height_ratios=[1.45, 1])[:, 0]
     axes = upper.subplots(2, len(top), height_ratios=[1, 1.15], squeeze=False)
     for column, m in enumerate(top):
@@ -131,7 +141,3 @@ def codes(
     for ax in (left, middle, right):
         ax.grid(alpha=0.3)
     return figure
-
-
-def _rgb(image: Tensor) -> Any:
-    return image.clamp(0, 1).permute(1, 2, 0).cpu().numpy()

@@ -1,8 +1,11 @@
 """Convolutional sparse coding in PyTorch: operators, certified solvers, and their unfolding.
 
-Images are (B, C, H, W), dictionaries (M, C, k, k), codes (B, M, H-k+1, W-k+1).
+Images are (B, C, H, W), dictionaries (M, C, k, k), codes (B, M, H-k+1, W-k+1).  The modules
+analysis, attribution, spectrum, contraction, settling and distance look at codes and recursions;
+csc.plot, to be imported by itself, draws them.
 """
 
+from csc import analysis, attribution, contraction, distance, settling, spectrum
 from csc.admm import admm
 from csc.cd import coordinate_descent
 from csc.cista import CISTA
@@ -28,9 +31,13 @@ __all__ = [
     "SparseCoding",
     "adjoint",
     "admm",
+    "analysis",
     "attach_gradients",
+    "attribution",
+    "contraction",
     "coordinate_descent",
     "dct_dictionary",
+    "distance",
     "dual_point",
     "duality_gap",
     "fista",
@@ -44,8 +51,10 @@ __all__ = [
     "objective",
     "random_dictionary",
     "recur",
+    "settling",
     "soft_threshold",
     "sparse_code",
+    "spectrum",
     "synthesis",
     "tikhonov_filter",
     "unfold",

@@ -32,7 +32,7 @@ from csc.spectrum import Size, eigenvalues, singular_values
 BLUE, ORANGE, GREEN, PINK = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 YELLOW, SKY, BLACK = "#E69F00", "#56B4E9", "#000000"
 CYCLE = (BLUE, ORANGE, GREEN, PINK, YELLOW, SKY, BLACK)
-_MARKERS = "os^Dvph"
+MARKERS = "os^Dvph"
 _FRAMES = (ORANGE, BLUE, GREEN, PINK)
 _WIDTH = 9.0  # inches, that of a notebook
 _SPARSE = 0.05  # share of codes below which single pixels would be lost to the eye
@@ -82,7 +82,8 @@ def atoms(
     for m, atom in enumerate(scaled):
         top, left = (k + 1) * (m // columns), (k + 1) * (m % columns)
         sheet[top : top + k, left : left + k] = atom
-    axes = axes if axes is not None else _new(min(_WIDTH, 0.7 * columns), 0.7 * rows + 0.6)
+    cell = min(0.7, _WIDTH / columns)
+    axes = axes if axes is not None else _new(max(3.5, cell * columns), cell * rows + 0.6)
     if C == 1:
         axes.imshow(sheet[..., 0], cmap="PuOr", vmin=-1, vmax=1, interpolation="nearest")
     else:
@@ -228,7 +229,7 @@ def convergence(
             np.asarray(at, float),
             np.where(value > 0, value, np.nan),
             color=CYCLE[i % len(CYCLE)],
-            marker=_MARKERS[i % len(_MARKERS)],
+            marker=MARKERS[i % len(MARKERS)],
             markersize=4,
             markevery=max(1, len(value) // 15),
             label=name,
@@ -363,7 +364,7 @@ def attribution(
         )
         if region is not None:
             panel.contour(region.cpu().numpy(), levels=[0.5], colors=[GREEN], linewidths=1.5)
-        panel.set_title(f"{name}: {part_share:+.1%}", fontsize=9)
+        panel.set_title(f"{name}: {part_share:+.1%} of the sum", fontsize=9)
         _span(panel, shape)
     figure.colorbar(
         shown, ax=list(panels), label="added to the image (peak 1)", shrink=0.8, extend="both"
@@ -411,7 +412,7 @@ def images(images: Mapping[str, Tensor], *, crops: Sequence[Crop] = (), title: s
         if min(top, left) < 0 or side < 1 or top + side > H or left + side > W:
             raise ValueError(f"crop {(top, left, side)} leaves the image of {H}×{W} pixels")
     cell = _WIDTH / (len(names) + 2)
-    figure = plt.figure(figsize=(_WIDTH, cell * len(crops) + 0.7), layout="constrained")
+    figure = canvas(_WIDTH, cell * len(crops) + 0.7)
     grid = figure.add_gridspec(len(crops), len(names) + 1, width_ratios=[2.0] + [1] * len(names))
     whole = figure.add_subplot(grid[:, 0])
     _show(whole, first)
@@ -433,9 +434,13 @@ def images(images: Mapping[str, Tensor], *, crops: Sequence[Crop] = (), title: s
     return figure
 
 
+def canvas(width: float, height: float) -> Figure:
+    """Return an empty figure of a size in inches, that a notebook displays."""
+    return plt.figure(figsize=(width, height), layout="constrained")
+
+
 def _new(width: float, height: float) -> Axes:
-    axes: Axes = plt.subplots(figsize=(width, height), layout="constrained")[1]
-    return axes
+    return canvas(width, height).add_subplot()
 
 
 def _panels(
@@ -445,14 +450,8 @@ def _panels(
     columns = min(columns, count)
     rows = -(-count // columns)
     width = _WIDTH * (0.86 if bar else 1.0) / columns
-    figure, grid = plt.subplots(
-        rows,
-        columns,
-        figsize=(_WIDTH, rows * (width * min(aspect, 1.5) + 0.4)),
-        layout="constrained",
-        squeeze=False,
-    )
-    panels = list(grid.flat)
+    figure = canvas(_WIDTH, rows * (width * min(aspect, 1.5) + 0.4))
+    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
     for panel in panels:
         _bare(panel)
     for panel in panels[count:]:

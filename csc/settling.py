@@ -3,6 +3,7 @@
 What :mod:`csc.contraction` proves holds for every input.  What a trained S does to the codes of an
 image is found here, and only for that image: at codes z only the active ones pass h, so that small
 errors evolve by P S, with P the projection on the support, which may shrink where S does not.
+Conversely, codes may circle a fixed point that the recursion cannot hold but a damped one can.
 """
 
 import math
@@ -20,6 +21,8 @@ from csc.spectrum import check_kernel
 from csc.unfold import iterates, last_iterate
 
 _GROWTH = 1e6  # of ‖z_k‖ over ‖z_0‖, beyond which no recursion comes back
+
+_FEW = 48 * 48  # frequencies of a certificate at the size of the codes, instead of at every size
 
 Outcome: TypeAlias = Literal["settles", "alternates", "grows", "wanders"]
 
@@ -62,13 +65,16 @@ class LongRun(NamedTuple):
 class Settling(NamedTuple):
     """What is certain, seen and estimated of a block and the codes z_K of its input.
 
-    distance : ‖z_K − z*‖/‖z*‖, None where no fixed point was reached.
+    certificate, for every input; long_run from zero; local_rates at z_K; fixed_point z*, of the
+    damped recursion from z_K; stability, the rates at z*, and distance, ‖z_K − z*‖/‖z*‖, both None
+    where no fixed point was reached.
     """
 
     certificate: Certificate
     long_run: LongRun
     local_rates: LocalRates
     fixed_point: FixedPoint
+    stability: LocalRates | None
     distance: float | None
 
 
@@ -275,10 +281,13 @@ def settle(
     x: Tensor,
     *,
     times: int = 20,
-    tol: float = 1e-6,
+    damping: float = 0.5,
+    tol: float = 1e-5,
     generator: torch.Generator | None = None,
 ) -> Settling:
     """Certify a trained block, run it `times` as long as trained, and find where it settles.
+
+    The certificate is that of the codes' size up to 48×48, above that the one for every size.
 
     Parameters
     ----------
@@ -288,6 +297,9 @@ def settle(
         Its input, such as the features of a CRNet; its dtype is computed in.
     times : int
         Length of the long run over the block's own K + 1 steps, ≥ 2.
+    damping : float
+        α of :func:`fixed_point`.  A fixed point that the recursion circles, with a radius of its
+        stability above 1, is often found by a damped one.
     tol : float
         Relative residual and change that count as settled; float32 reaches about 1e-6.
     generator : torch.Generator, optional
@@ -304,12 +316,12 @@ def settle(
 
     Examples
     --------
-    >>> from csc import dct_dictionary, lipschitz, unfold
-    >>> D, x = dct_dictionary(2), torch.ones(1, 1, 6, 6)
-    >>> block = CISTA(unfold(D, 0.1, lipschitz(D, (6, 6))), recursions=9)
-    >>> s = settle(block, x, tol=1e-4)
-    >>> s.certificate.verdict, s.long_run.outcome, s.fixed_point.converged, s.distance < 1e-2
-    ('non-expansive', 'settles', True, True)
+    >>> from csc import Kernels
+    >>> one = torch.ones(1, 1, 1, 1, dtype=torch.float64)
+    >>> block = CISTA(Kernels(one, 0.5 * one, 0 * one[0, 0, 0]), recursions=9)
+    >>> s = settle(block, one, tol=1e-8)  # z = x + z/2
+    >>> s.certificate.verdict, s.long_run.outcome, round(1 / s.distance)  # 2⁻¹⁰ from z* = 2
+    ('contraction', 'settles', 1024)
     """
     if times < 2:
         raise ValueError(f"times must be ≥ 2, got {times}")
@@ -318,14 +330,17 @@ def settle(
     z = last_iterate(
         u, S, None if theta is None else spread(theta, u), block.recursions, block.nonneg
     )
-    certificate = certify(S, (u.shape[2], u.shape[3]))
+    size = (u.shape[2], u.shape[3])
+    certificate = certify(S, size if size[0] * size[1] <= _FEW else None)
     run = long_run(u, S, theta, K, nonneg=block.nonneg, tol=tol)
     rates = local_rates(S, z != 0, generator=generator)
-    found = fixed_point(u, S, theta, nonneg=block.nonneg, start=z, tol=tol, max_iter=K)
-    distance = float(torch.linalg.vector_norm(found.codes - z))
-    norm = float(torch.linalg.vector_norm(found.codes))
-    reached = found.converged and norm > 0
-    return Settling(certificate, run, rates, found, distance / norm if reached else None)
+    found = fixed_point(
+        u, S, theta, nonneg=block.nonneg, damping=damping, start=z, tol=tol, max_iter=4 * K
+    )
+    if not found.converged:
+        return Settling(certificate, run, rates, found, None, None)
+    stability = local_rates(S, found.codes != 0, generator=generator)
+    return Settling(certificate, run, rates, found, stability, _relative(found.codes, z))
 
 
 def _relative(z: Tensor, before: Tensor) -> float:

@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 
 from crnet import CRNetA, demo, plot
+from csc import plot as figures
 
 
 def test_the_demo_shows_a_gain_and_draws_it(tmp_path: Path) -> None:
@@ -34,13 +35,8 @@ def test_code_statistics_are_their_formulas(seeded: torch.Generator) -> None:
 
 
 def test_figures_draw_what_they_are_given() -> None:
-    rgb = torch.rand(3, 40, 50)
-    figure = plot.comparison({"a": rgb, "b": 1 - rgb}, [(0, 0, 10), (20, 30, 15)], "title")
-    crops = [ax for ax in figure.axes if ax.get_title() in ("a", "b")]
-    assert len(crops) == 3  # the whole and the upper row
-    assert [len(ax.patches) for ax in figure.axes].count(2) == 1
     maps = torch.rand(8, 12, 12)
     maps[3] *= 9
     figure = plot.codes(torch.rand(8, 1, 5, 5), maps, torch.rand(8), [0.5, 0.4], [0.3], shown=4)
     assert figure.axes[0].get_title().startswith("atom 3\n")
-    plot.plt.close("all")
+    figures.plt.close("all")
