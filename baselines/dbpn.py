@@ -38,6 +38,7 @@ class DDBPN(nn.Module):
     """
 
     enlarged = False
+    rgb = True
 
     def __init__(self, scale: int, stages: int = 7, maps: int = 64, features: int = 256) -> None:
         super().__init__()

@@ -35,6 +35,7 @@ class DRCN(nn.Module):
     """
 
     enlarged = True
+    rgb = False
 
     def __init__(self, maps: int = 256, recursions: int = 16, *, channels: int = 1) -> None:
         super().__init__()
@@ -61,5 +62,8 @@ class DRCN(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map bicubic-enlarged images (B, channels, H, W) to sharp ones of the same size."""
-        w = self.weights / self.weights.sum()
-        return torch.einsum("d,dbchw->bchw", w, self.predictions(x))
+        return self.combine(self.predictions(x))
+
+    def combine(self, predictions: Tensor) -> Tensor:
+        """Return the weighted sum of predictions, (B, channels, H, W)."""
+        return torch.einsum("d,dbchw->bchw", self.weights / self.weights.sum(), predictions)

@@ -36,6 +36,7 @@ class DRRN(nn.Module):
     """
 
     enlarged = True
+    rgb = False
 
     def __init__(
         self, units: int = 25, maps: int = 128, *, channels: int = 1, normalize: bool = True

@@ -38,6 +38,7 @@ class EDSR(nn.Module):
     """
 
     enlarged = False
+    rgb = True
     mean: Tensor
 
     def __init__(self, scale: int, blocks: int = 32, maps: int = 256, *, size: float = 0.1) -> None:
@@ -72,6 +73,7 @@ class MDSR(nn.Module):
     """
 
     enlarged = False
+    rgb = True
     mean: Tensor
 
     def __init__(self, scales: Sequence[int] = (2, 3, 4), blocks: int = 80, maps: int = 64) -> None:

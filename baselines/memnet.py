@@ -37,6 +37,7 @@ class MemNet(nn.Module):
     """
 
     enlarged = True
+    rgb = False
 
     def __init__(
         self,
@@ -67,7 +68,11 @@ class MemNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map bicubic-enlarged images (B, channels, H, W) to sharp ones of the same size."""
-        return torch.einsum("d,dbchw->bchw", self.weights, self.predictions(x))
+        return self.combine(self.predictions(x))
+
+    def combine(self, predictions: Tensor) -> Tensor:
+        """Return the weighted sum of predictions, (B, channels, H, W)."""
+        return torch.einsum("d,dbchw->bchw", self.weights, predictions)
 
 
 class _Block(nn.Module):

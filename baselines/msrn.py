@@ -29,6 +29,7 @@ class MSRN(nn.Module):
     """
 
     enlarged = False
+    rgb = True
     mean: Tensor
 
     def __init__(self, scale: int, blocks: int = 8, maps: int = 64) -> None:

@@ -32,6 +32,7 @@ class RDN(nn.Module):
     """
 
     enlarged = False
+    rgb = True
 
     def __init__(
         self, scale: int, blocks: int = 16, layers: int = 8, growth: int = 64, maps: int = 64

@@ -32,6 +32,7 @@ class RED30(nn.Module):
     """
 
     enlarged = True
+    rgb = False
 
     def __init__(self, depth: int = 15, maps: int = 128, *, channels: int = 1) -> None:
         super().__init__()

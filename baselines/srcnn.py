@@ -31,6 +31,7 @@ class SRCNN(nn.Module):
     """
 
     enlarged = True
+    rgb = False
 
     def __init__(self, middle: int = 5, *, channels: int = 1) -> None:
         super().__init__()

@@ -29,6 +29,7 @@ class SRDenseNet(nn.Module):
     """
 
     enlarged = False
+    rgb = False
 
     def __init__(
         self, blocks: int = 8, layers: int = 8, growth: int = 16, bottleneck: int = 256

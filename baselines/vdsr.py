@@ -31,6 +31,7 @@ class VDSR(nn.Module):
     """
 
     enlarged = True
+    rgb = False
 
     def __init__(
         self, depth: int = 20, maps: int = 64, *, channels: int = 1, bias: bool = True

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from baselines.bicubic import bicubic, modcrop
 from crnet.evaluate import TABLE_2, TABLE_3, Protocol, compare, degrade
-from crnet.model import CRNetA, CRNetB, Network
+from crnet.model import CRNetA, CRNetB
 from crnet.upscale import codes_and_images
 from csc.attribution import check_atoms
 
@@ -52,14 +52,14 @@ class Recursion(NamedTuple):
 
 @torch.inference_mode()
 def attribution(
-    net: Network, x: Tensor, scale: int, *, atoms: Sequence[int] | None = None
+    net: CRNetA | CRNetB, x: Tensor, scale: int, *, atoms: Sequence[int] | None = None
 ) -> Attribution:
     """Return what each atom's codes z_K add to the upscaled image, and the remainder.
 
     Parameters
     ----------
     net : CRNetA or CRNetB
-        Network.
+        The network.
     x : Tensor, shape (B, 1 or 3, h, w), in [0, 1]
         LR image: Y for CRNet-A, RGB for CRNet-B, as an :class:`crnet.Upscaler` takes it.
     scale : int
@@ -113,7 +113,7 @@ def attribution(
 
 @torch.inference_mode()
 def recursions(
-    net: Network, original: Tensor, scale: int, protocol: Protocol | None = None
+    net: CRNetA | CRNetB, original: Tensor, scale: int, protocol: Protocol | None = None
 ) -> list[Recursion]:
     """Return image, PSNR, SSIM and sparsity of every code z_0, …, z_K, from one pass.
 
@@ -123,7 +123,7 @@ def recursions(
     Parameters
     ----------
     net : CRNetA or CRNetB
-        Network.
+        The network.
     original : Tensor, shape (1, 1 or 3, H, W), uint8
         The original, Y or RGB, as of :func:`crnet.data.read_y` or :func:`crnet.data.read_rgb`.
     scale : int

@@ -188,7 +188,7 @@ class Watch(Callback):
         if step % self.every and step != trainer.max_steps:
             return
         loss = float(torch.stack(self._losses).mean())
-        live = 1.0 if run.live is None else float(run.live)
+        live = None if run.live is None else float(run.live)
         if not math.isfinite(loss):
             raise TrainingFailed(f"step {step}: the loss is {loss}; {_ADVICE}")
         if live == 0:
@@ -198,8 +198,11 @@ class Watch(Callback):
         now = time.monotonic()
         rate = len(self._losses) / (now - self._told)
         images = rate * run.recipe.batch
-        pl_module.log_dict({"live": live, "images_per_second": images})
-        values = [f"loss {loss:.5g}", f"codes on {live:.1%}", f"{images:.0f} images/s"]
+        pl_module.log("images_per_second", images)
+        values = [f"loss {loss:.5g}", f"{images:.0f} images/s"]
+        if live is not None:  # a network with codes
+            pl_module.log("live", live)
+            values.insert(1, f"codes on {live:.1%}")
         if run.history:
             values.insert(1, f"validation {run.history[-1][1]:.3f} dB")
         if self._line is not None and not self._line.disable:

@@ -6,7 +6,6 @@ rebuild its network; nothing is unpickled.  Checkpoints of :mod:`crnet.train` (`
 and are read with ``weights_only=True``; of those, `load` takes the averaged weights.
 """
 
-import hashlib
 import json
 import re
 from dataclasses import asdict, dataclass
@@ -19,11 +18,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from crnet.model import CRNetA, CRNetB, Network
+from baselines.stored import digest
+from crnet import networks
+from crnet.networks import Network
 from crnet.recipe import Recipe, RecipeError, from_fields
-
-ARCHITECTURES: dict[str, type[CRNetA] | type[CRNetB]] = {"CRNetA": CRNetA, "CRNetB": CRNetB}
-"""Networks that a weights file or a recipe may name."""
 
 NAME = r"[\w.+-]+"
 """What a model may be called."""
@@ -55,7 +53,7 @@ class Card:
 
     name: str
     architecture: str
-    arguments: dict[str, int | bool | list[int]]
+    arguments: dict[str, int | float | bool | list[int]]
     scales: tuple[int, ...]
     training: dict[str, str | int | float]
     psnr: dict[str, dict[str, float]]
@@ -72,7 +70,7 @@ def build(
         If there is no such class, or the arguments are not its own.
     """
     try:
-        return ARCHITECTURES[architecture](**arguments, generator=generator)
+        return networks.build(architecture, arguments, generator)
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"cannot build {architecture}: {error!r}") from error
 
@@ -82,7 +80,7 @@ def serialize(net: Network, about: Card) -> bytes:
 
     Parameters
     ----------
-    net : CRNetA or CRNetB
+    net : Network
         The network; its weights are stored in their own dtype, and computed with in float32.
     about : Card
         What to say of it.
@@ -92,9 +90,10 @@ def serialize(net: Network, about: Card) -> bytes:
     bytes
         safetensors, which `load` and `card` read back from a file.
     """
-    state = {k: v.detach().cpu().contiguous() for k, v in net.state_dict().items()}
+    # Layers that share a weight each store it, as safetensors wants it.
+    state = {k: v.detach().cpu().contiguous().clone() for k, v in net.state_dict().items()}
     text = json.dumps(asdict(about))
-    return save(state, metadata={"card": text, "sha256": _digest(state, text)})
+    return save(state, metadata={"card": text, "sha256": digest(state, text)})
 
 
 def card(name: str | Path) -> Card:
@@ -122,7 +121,7 @@ def load(name: str | Path = "crnet-a", *, device: str = "cpu") -> Network:
 
     Returns
     -------
-    CRNetA or CRNetB
+    Network
         In evaluation mode, float32; what its file says of it is ``card(name)``.
 
     Raises
@@ -138,11 +137,11 @@ def load(name: str | Path = "crnet-a", *, device: str = "cpu") -> Network:
     path = find(name)
     if path.suffix == ".ckpt":
         return _of_training(path).to(device)
-    about, digest = _open(path)
+    about, expected = _open(path)
     try:
         with safe_open(path, framework="pt") as file:
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        if _digest(state, json.dumps(asdict(about))) != digest:
+        if digest(state, json.dumps(asdict(about))) != expected:
             raise CheckpointError(f"{path} is damaged: it does not match its checksum")
         _check_finite(path, state)
         net = build(about.architecture, about.arguments)
@@ -196,7 +195,7 @@ def _recipe(path: Path, state: dict[str, Any]) -> Recipe:
 
 
 def _check_finite(path: Path, weights: dict[str, Tensor]) -> None:
-    if not all(w.is_floating_point() and bool(torch.isfinite(w).all()) for w in weights.values()):
+    if not all(bool(torch.isfinite(w).all()) for w in weights.values()):
         raise CheckpointError(f"{path} holds weights that are not finite numbers")
 
 
@@ -261,7 +260,7 @@ def _open(path: Path) -> tuple[Card, str]:
         sane = isinstance(about.name, str) and bool(re.fullmatch(NAME, about.name))
         sane = sane and all(isinstance(s, int) and s > 0 for s in about.scales)
         sane = sane and all(
-            isinstance(v, int) or all(isinstance(s, int) for s in v)
+            isinstance(v, int | float) or all(isinstance(s, int) for s in v)
             for v in about.arguments.values()
         )
         if not sane:
@@ -271,13 +270,3 @@ def _open(path: Path) -> tuple[Card, str]:
         raise CheckpointError(f"no weights file {path}") from error
     except (SafetensorError, KeyError, TypeError, ValueError, OSError, RecursionError) as error:
         raise CheckpointError(f"{path} is not a weights file of csc-crnet: {error}") from error
-
-
-def _digest(state: dict[str, Tensor], text: str) -> str:
-    """Return the SHA-256 of the card and the weights."""
-    digest = hashlib.sha256(text.encode())
-    for name in sorted(state):
-        tensor = state[name].contiguous()
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""The command line: ``crnet demo | upscale | evaluate | models | data | train | export``.
+"""The command line: ``crnet demo | upscale | evaluate | compare | models | data | train | export``.
 
 Exit code 0 is success, 1 a file that failed, 2 a call that cannot be carried out.  Every failure
 is one line on stderr.
@@ -18,12 +18,15 @@ import torch
 from tqdm import tqdm
 
 import crnet
+from baselines.stored import StoredError
 from crnet import checkpoint, demo, recipe
 from crnet.checkpoint import CheckpointError
+from crnet.compare import compare_on
 from crnet.data import DataError, check, data_root, find_images
 from crnet.ensemble import Ensemble
-from crnet.evaluate import Row, evaluate, protocol_of, report, system, table
+from crnet.evaluate import Row, evaluate, protocol_of, report, table
 from crnet.files import ImageFileError, output_file, output_format, read_picture, write_picture
+from crnet.systems import System, scales, system
 from crnet.upscale import PRECISIONS, Upscaler, upscale_picture
 
 TEST_SETS = ("Set5", "Set14", "B100", "Urban100", "Manga109")
@@ -40,6 +43,21 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
 
 
+class _Table(argparse.Action):
+    """``--sizes depth=8 shared=false`` as a dict."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option: Any = None) -> None:
+        """Take the words behind the option."""
+        table = {}
+        for given in values:
+            name, _, value = given.partition("=")
+            try:
+                table[name] = json.loads(value)
+            except ValueError:
+                parser.error(f"argument {option}: expected NAME=NUMBER, got {given!r}")
+        setattr(namespace, self.dest, table)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     arguments = _parser().parse_args(argv)
@@ -48,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = run(arguments)
         sys.stdout.flush()
         return code
-    except (UsageError, CheckpointError, DataError, recipe.RecipeError) as error:
+    except (UsageError, CheckpointError, StoredError, DataError, recipe.RecipeError) as error:
         return _fail(str(error), 2)
     except BrokenPipeError:  # the reader of our output has gone; there is nobody to tell
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -101,6 +119,22 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--overwrite", action="store_true", help="replace the JSON file if it exists")
     _add_computing(p)
     p.set_defaults(run=_evaluate)
+
+    p = commands.add_parser("compare", help="systems side by side: a table, and a sheet of crops")
+    p.add_argument("--data", type=Path, help="folder of image sets [$CRNET_DATA]")
+    p.add_argument("--sets", nargs="+", default=["Set5"], metavar="SET")
+    p.add_argument("--scales", nargs="+", type=int, default=[3], metavar="N")
+    p.add_argument("--models", nargs="+", default=["bicubic", "crnet-a"], metavar="NAME")
+    p.add_argument("--image", metavar="FILE", help="of a set, for the sheet [the first of each]")
+    p.add_argument(
+        "--crop", nargs=3, type=int, metavar=("TOP", "LEFT", "SIDE"),
+        help="region of the sheet in HR pixels [where bicubic misses most]",
+    )  # fmt: skip
+    p.add_argument("-o", "--out", type=Path, help="sheet to write (.png) [compare.png]",
+                   default=Path("compare.png"))  # fmt: skip
+    p.add_argument("--overwrite", action="store_true", help="replace the sheet if it exists")
+    _add_computing(p)
+    p.set_defaults(run=_compare)
 
     p = commands.add_parser("models", help="list the bundled models")
     p.set_defaults(run=_models)
@@ -162,6 +196,11 @@ def _add_field(group: Any, field: "dataclasses.Field[Any]") -> None:
     if kind is bool:
         group.add_argument(name, action=argparse.BooleanOptionalAction, dest=f"field_{field.name}")
         return
+    if get_origin(kind) is dict:
+        group.add_argument(
+            name, action=_Table, nargs="+", dest=f"field_{field.name}", metavar="NAME=NUMBER"
+        )
+        return
     group.add_argument(
         name,
         type=get_args(kind)[0] if many else kind,
@@ -192,26 +231,10 @@ def _models(_: argparse.Namespace) -> int:
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
-    _check_device(arguments.device)
-    if min(arguments.scales) < 2:
-        raise UsageError(f"scales must be ≥ 2, got {arguments.scales}")
     if arguments.recursions and arguments.ensemble:
         raise UsageError("--recursions measures a network as it is, not its --ensemble")
     root = data_root(arguments.data)
-    names = {}
-    for given in arguments.model:
-        name = _shown(given)
-        if name in names:
-            raise UsageError(f"two models would be called {name}")
-        names[name] = given
-        trained = () if given == "bicubic" else checkpoint.card(given).scales
-        if trained and not set(arguments.scales) <= set(trained):
-            raise UsageError(f"{name} upscales by {trained}, not by all of {arguments.scales}")
-    how = {"ensemble": arguments.ensemble, "precision": arguments.precision}
-    models = {
-        name + "+" * arguments.ensemble: system(given, arguments.device, **how)
-        for name, given in names.items()
-    }
+    models = _systems(arguments, arguments.model)
 
     def measure() -> bytes:
         with _bar("evaluate") as bar:
@@ -236,6 +259,53 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         with output_file(arguments.json, overwrite=arguments.overwrite) as file:
             file.write(measure())
     return 0
+
+
+def _systems(arguments: argparse.Namespace, given: Sequence[str]) -> dict[str, System]:
+    """Return the systems to measure by how tables call them, after a look at the call."""
+    if min(arguments.scales) < 2:
+        raise UsageError(f"scales must be ≥ 2, got {arguments.scales}")
+    _check_device(arguments.device)
+    names: dict[str, str] = {}
+    for one in given:
+        name = _shown(one)
+        if name in names:
+            raise UsageError(f"two models would be called {name}")
+        names[name] = one
+        made = scales(one)
+        if made and not set(arguments.scales) <= set(made):
+            raise UsageError(f"{name} upscales by {made}, not by all of {arguments.scales}")
+    how = {"ensemble": arguments.ensemble, "precision": arguments.precision}
+    return {
+        name + "+" * arguments.ensemble: system(one, arguments.device, **how)
+        for name, one in names.items()
+    }
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    if arguments.out.suffix.lower() != ".png":
+        raise UsageError(f"the sheet must end in .png, got {arguments.out}")
+    root = data_root(arguments.data)
+    models = _systems(arguments, arguments.models)
+    chosen = [path for name in arguments.sets for path in _chosen(root / name, arguments.image)]
+    if not chosen:
+        raise UsageError(f"no image {arguments.image} in {' '.join(arguments.sets)}")
+    with output_file(arguments.out, overwrite=arguments.overwrite) as file:
+        pairs = [(path, scale) for path in chosen for scale in arguments.scales]
+        looks = [compare_on(path, scale, models, arguments.crop) for path, scale in pairs]
+        with _bar("compare") as bar:
+            rows = evaluate(models, root, arguments.sets, arguments.scales, on_image=_follow(bar))
+        print(table(rows, parameters=True))
+        from crnet import plot
+
+        plot.sheet(looks).savefig(file, dpi=110, format="png")
+    print(arguments.out)
+    return 0
+
+
+def _chosen(folder: Path, name: str | None) -> list[Path]:
+    paths = find_images(folder)
+    return paths[:1] if name is None else [p for p in paths if name in (p.name, p.stem)]
 
 
 def _shown(name: str) -> str:

@@ -14,27 +14,20 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import numpy as np
 import PIL
 import torch
 from torch import Tensor
 
-from baselines.bicubic import bicubic, imresize, modcrop, round_uint8
-from crnet.checkpoint import load
+from baselines.bicubic import imresize, modcrop, round_uint8
 from crnet.color import rgb_to_ycbcr
 from crnet.data import DataError, find_images, read_rgb, read_y, sha256
-from crnet.ensemble import Ensemble
 from crnet.metrics import psnr, ssim
 from crnet.published import cells
+from crnet.systems import System, parameters
 from crnet.upscale import Upscaler
-
-System: TypeAlias = Callable[[Tensor, int], Tensor]
-"""A system: LR Y in [0, 1], (1, 1, h, w), and the scale to HR Y, (1, 1, scale·h, scale·w).
-
-One whose attribute `channels` is 3 takes and returns RGB instead.
-"""
 
 
 @dataclass(frozen=True)
@@ -81,7 +74,8 @@ TABLE_3 = Protocol("crnet-table-3", rgb=True, clip=None, edges="replicate")
 class Row:
     """One cell of a table: means over a set.
 
-    psnr in dB, ssim in [0, 1], seconds of the upscaling itself per image (median).
+    psnr in dB, ssim in [0, 1], seconds of the upscaling itself per image (median), parameters the
+    number of learned numbers.
     """
 
     model: str
@@ -91,22 +85,7 @@ class Row:
     ssim: float
     seconds: float
     protocol: str = TABLE_2.name
-
-
-def system(
-    name: str, device: str = "cpu", *, ensemble: bool = False, precision: str = "float32"
-) -> System:
-    """Return a system by name: ``bicubic``, a bundled model, a weights file or a checkpoint.
-
-    Raises
-    ------
-    CheckpointError
-        If there is none of this name.
-    """
-    one: System = (
-        bicubic if name == "bicubic" else Upscaler(load(name, device=device), precision=precision)
-    )
-    return Ensemble(one) if ensemble else one
+    parameters: int = 0
 
 
 def protocol_of(upscale: System) -> Protocol:
@@ -183,6 +162,7 @@ def score(
 
     Examples
     --------
+    >>> from baselines import bicubic
     >>> flat = torch.full((1, 1, 48, 48), 99, dtype=torch.uint8)
     >>> score(flat, 2, bicubic)[:2]
     (inf, 1.0)
@@ -295,8 +275,10 @@ def evaluate(
                     name = f"{model} k={k}" if len(scores[0]) > 1 else model
                     mean_psnr, mean_ssim = (statistics.fmean(s[i] for s in several) for i in (0, 1))
                     seconds = statistics.median(s[2] for s in several)
-                    row = Row(name, set_name, scale, mean_psnr, mean_ssim, seconds, own.name)
-                    rows.append(row)
+                    rows.append(
+                        Row(name, set_name, scale, mean_psnr, mean_ssim, seconds, own.name,
+                            parameters(upscale))
+                    )  # fmt: skip
     return rows
 
 
@@ -306,7 +288,7 @@ def report(
     """Return what ``crnet evaluate --json`` writes: results and all they depend on.
 
     Keys: `protocols`, `versions`, `data` (SHA-256 of every image, by set) and `results`, a list of
-    {model, set, scale, psnr, ssim, seconds, protocol}.
+    {model, set, scale, psnr, ssim, seconds, protocol, parameters}.
     """
     import crnet
 
@@ -329,7 +311,7 @@ def report(
     }
 
 
-def table(rows: Sequence[Row], *, paper: bool = False) -> str:
+def table(rows: Sequence[Row], *, paper: bool = False, parameters: bool = False) -> str:
     """Return rows as an aligned text table, with the published cells beside them if asked.
 
     The published rows of a set and scale follow ours; their names are in brackets.
@@ -344,6 +326,7 @@ def table(rows: Sequence[Row], *, paper: bool = False) -> str:
     for (set_name, scale), cell in itertools.groupby(rows, lambda r: (r.set, r.scale)):
         for r in cell:
             told = f"{r.psnr:7.3f}  {r.ssim:.4f}  {r.seconds:7.3f}"
+            told += f"  {r.parameters:10,}" * parameters
             lines.append((set_name, scale, r.model, told))
         for c in cells(set_name, scale) if paper else ():
             told = f"{c.psnr:6.2f}   " + ("" if c.ssim is None else f"{c.ssim:.4f}")
@@ -351,6 +334,7 @@ def table(rows: Sequence[Row], *, paper: bool = False) -> str:
     w_set = max([4, *(len(line[0]) for line in lines)])
     w_model = max([5, *(len(line[2]) for line in lines)])
     head = f"{'set':{w_set}}  {'scale':>6}  {'model':{w_model}}  PSNR dB    SSIM  seconds"
+    head += "  parameters" * parameters
     return "\n".join(
         [head]
         + [f"{s:{w_set}}  {f'x{n}':>6}  {model:{w_model}}  {told}" for s, n, model, told in lines]

@@ -5,7 +5,8 @@ A photo is held as decoded 8-bit HR and one LR image per scale, made once by our
 - for networks that take a bicubic-enlarged image (CRNet-A), Y, and LR in float, not rounded; a
   patch of it is enlarged when it is drawn, with enough around it that the values are those of
   the enlarged whole photo;
-- for networks that take LR (CRNet-B), RGB, and LR rounded to 8 bit, as the field's LR files are.
+- for networks that take LR (CRNet-B), RGB, and LR rounded to 8 bit, as the field's LR files are
+  (Y, and not rounded, for those that take the Y of LR).
 
 The batch of a step is a function of (seed, step) alone: not of the number of worker processes, not
 of what was drawn before.  Of several devices, each takes its share of that one batch.
@@ -13,7 +14,7 @@ of what was drawn before.  Of several devices, each takes its share of that one 
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
@@ -36,11 +37,15 @@ _MARGIN = 3  # LR pixels around a patch that its enlargement depends on
 
 @dataclass(frozen=True)
 class Photo:
-    """One photo: HR (C, H, W) in uint8, and LR (C, H // s, W // s) per scale, uint8 or float32."""
+    """One photo: HR (C, H, W) in uint8, and LR (C, H // s, W // s) per scale, uint8 or float32.
+
+    `taught` has, where a teacher is followed, its image per scale, float16.
+    """
 
     path: Path
     hr: Tensor
     lr: dict[int, Tensor]
+    taught: dict[int, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -54,8 +59,10 @@ class Cuts:
     patch : int
         Side of the network's input.
     enlarged : bool
-        The network takes the bicubic-enlarged Y, in patches of any position, each of its own
-        scale; otherwise it takes RGB LR, one scale per batch.
+        The network takes the bicubic-enlarged image, in patches of any position, each of its own
+        scale; otherwise it takes LR, one scale per batch.
+    rgb : bool
+        It takes RGB rather than Y.
     detail : float
         Exponent of the mean |HR − bicubic| of a patch in its probability.
     """
@@ -63,6 +70,7 @@ class Cuts:
     scales: tuple[int, ...]
     patch: int
     enlarged: bool
+    rgb: bool
     detail: float = 0.0
 
     def side(self, scale: int) -> int:
@@ -91,14 +99,14 @@ def read_photos(
     """
     photos, small = [], []
     for done, path in enumerate(paths, 1):
-        hr = read_y(path) if cuts.enlarged else read_rgb(path)
+        hr = read_rgb(path) if cuts.rgb else read_y(path)
         if min(hr.shape[-2:]) < max(cuts.side(s) + s for s in cuts.scales):
             small.append(path)
         else:
             lr = {}
             for s in cuts.scales:
                 whole = modcrop(hr, s)
-                lr[s] = imresize(whole.float() / 255 if cuts.enlarged else whole, 1 / s)[0]
+                lr[s] = imresize(whole if cuts.rgb else whole.float() / 255, 1 / s)[0]
             photos.append(Photo(path, hr[0], lr))
         if on_photo:
             on_photo(done, len(paths))
@@ -178,8 +186,9 @@ class Sampler:
         else:
             top, left = top - top % s, left - left % s
             p = self.cuts.patch
-            x = photo.lr[s][:, top // s : top // s + p, left // s : left // s + p].float() / 255
-        target = photo.hr[:, top : top + P, left : left + P].float() / 255
+            x = _unit(photo.lr[s][:, top // s : top // s + p, left // s : left // s + p])
+        whole = photo.taught.get(s, photo.hr)
+        target = _unit(whole[:, top : top + P, left : left + P])
         return turned(x, turn), turned(target, turn)
 
 
@@ -202,6 +211,11 @@ class Batches(IterableDataset[Batch]):
             step += stride
 
 
+def _unit(levels: Tensor) -> Tensor:
+    """Return an image in [0, 1] as float32."""
+    return levels.float() if levels.is_floating_point() else levels.float() / 255
+
+
 def _positions(photo: Photo, s: int, cuts: Cuts) -> tuple[int, int]:
     """Return the rows and columns of positions of patches in a photo."""
     h, w = photo.lr[s].shape[-2:]
@@ -214,8 +228,7 @@ def _weights(photo: Photo, s: int, cuts: Cuts) -> Tensor:
     P = cuts.side(s)
     h, w = photo.lr[s].shape[-2:]
     lr = photo.lr[s][None]
-    enlarged = bicubic(lr, s).float() / (1 if cuts.enlarged else 255)
-    error = (photo.hr[:, : h * s, : w * s].float() / 255 - enlarged[0]).abs().mean(0)
+    error = (_unit(photo.hr[:, : h * s, : w * s]) - _unit(bicubic(lr, s))[0]).abs().mean(0)
     sums = F.pad(error.double().cumsum(0).cumsum(1), (1, 0, 1, 0))
     part = sums[P:, P:] - sums[:-P, P:] - sums[P:, :-P] + sums[:-P, :-P]
     return (part[::_GRID, ::_GRID] / P**2).clamp(min=0) ** cuts.detail

@@ -8,10 +8,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from crnet.analysis import fewest_recursions
+from crnet.compare import Comparison
 from csc.plot import BLACK, BLUE, CYCLE, GREEN, MARKERS, ORANGE, canvas
 
 
@@ -141,3 +143,50 @@ def codes(
     for ax in (left, middle, right):
         ax.grid(alpha=0.3)
     return figure
+
+
+def sheet(looks: Sequence[Comparison]) -> Figure:
+    """Draw a contact sheet: each photo whole, and beside it the same region of every image.
+
+    Parameters
+    ----------
+    looks : sequence of Comparison
+        Of :func:`crnet.compare.compare_on`; one band of the sheet each.
+
+    Returns
+    -------
+    Figure
+
+    Raises
+    ------
+    ValueError
+        If there is nothing to draw.
+    """
+    if not looks:
+        raise ValueError("no comparison to draw")
+    most = max(len(look.images) for look in looks)
+    columns = min(5, -(-most // 2))
+    rows = [max(2, -(-len(look.images) // columns)) for look in looks]
+    figure = canvas(2.2 * (columns + 2.6), 2.75 * sum(rows))
+    bands = figure.subfigures(len(looks), 1, squeeze=False, height_ratios=rows)[:, 0]
+    for look, band, n in zip(looks, bands, rows, strict=True):
+        whole, regions = band.subfigures(1, 2, width_ratios=[2.6, columns])
+        top, left, side = look.crop
+        axes = whole.subplots()
+        _show(axes, next(iter(look.images.values())), look.title)
+        axes.add_patch(
+            Rectangle((left, top), side, side, edgecolor=ORANGE, facecolor="none", linewidth=2)
+        )
+        cells = list(regions.subplots(n, columns, squeeze=False).flat)
+        for axes, (label, image) in zip(cells, look.images.items(), strict=False):
+            _show(axes, image[:, top : top + side, left : left + side], label)
+        for axes in cells[len(look.images) :]:
+            axes.set_axis_off()
+    return figure
+
+
+def _show(axes: Axes, image: Tensor, title: str) -> None:
+    axes.imshow(image.clamp(0, 1).permute(1, 2, 0).cpu().numpy(), interpolation="nearest")
+    axes.set_title(title, fontsize=9)
+    axes.set_xticks([])
+    axes.set_yticks([])

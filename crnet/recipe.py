@@ -16,6 +16,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
+from crnet import networks
+
 
 class RecipeError(Exception):
     """A recipe is missing, cannot be read, or asks for what cannot be trained."""
@@ -28,19 +30,25 @@ class Recipe:
     Attributes
     ----------
     architecture : str
-        Class of the network, ``CRNetA`` or ``CRNetB``.
-    n0, m0, recursions, bias, threshold
-        Arguments of the network.
+        Class of the network, one of :data:`crnet.networks.ARCHITECTURES`.
+    n0, m0, recursions, bias, threshold, residual
+        Arguments of a CRNet.
+    sizes : dict
+        Arguments of any other network; ``--sizes depth=8 maps=32`` on the command line.
     scales : tuple of int
         Enlargements trained together.
     sets, exclude, validation : tuple of str
         Image sets to train on, file names to leave out, and sets to validate on (may be empty).
     patch : int
-        Side of the network's input: HR pixels for CRNet-A, LR pixels for CRNet-B.
+        Side of the network's input: pixels of HR for CRNet-A and others on the enlarged image, of
+        LR for CRNet-B and others on that.
     batch : int
         Patches per step, over all devices.
     detail : float
         A patch is drawn with probability ∝ (its mean |HR − bicubic|)^detail; 0 is uniform.
+    deep : float
+        Share α of the mean loss of the images after each recursion or block, which DRCN and MemNet
+        supervise, beside 1 − α of the loss of the output.
     loss : str
         ``l1`` and ``l2`` are means over pixels; ``l2-sum`` is eq. 15, ½ Σ over the pixels, mean
         over the patches.
@@ -63,6 +71,9 @@ class Recipe:
         Of the initial weights and of the patches.
     start : str
         Bundled model or weights file to start from instead of random weights, or empty.
+    teacher : str
+        Bundled model, weights file or checkpoint whose images are the targets in place of HR, or
+        empty.  They lack what no network can know, so that the gradient is less noisy.
     precision : str
         ``bf16-mixed`` or ``32-true``.
     checkpoint : bool
@@ -75,6 +86,8 @@ class Recipe:
     recursions: int = 12
     bias: bool = False
     threshold: bool = False
+    residual: bool = True
+    sizes: dict[str, Any] = dataclasses.field(default_factory=dict)
     scales: tuple[int, ...] = (2, 3, 4)
     sets: tuple[str, ...] = ("T91", "BSDS200-train")
     exclude: tuple[str, ...] = ("302003.jpg",)
@@ -82,6 +95,7 @@ class Recipe:
     patch: int = 32
     batch: int = 8
     detail: float = 0.0
+    deep: float = 0.0
     loss: str = "l1"
     steps: int = 20_000
     optimizer: str = "adam"
@@ -96,6 +110,7 @@ class Recipe:
     ema: float = 0.999
     seed: int = 0
     start: str = ""
+    teacher: str = ""
     precision: str = "bf16-mixed"
     checkpoint: bool = False
 
@@ -117,6 +132,8 @@ class Recipe:
         for name in ("ema", "momentum"):
             if not 0 <= getattr(self, name) < 1:
                 raise RecipeError(f"{name} must be in [0, 1), got {getattr(self, name)}")
+        if not 0 <= self.deep <= 1:
+            raise RecipeError(f"deep must be in [0, 1], got {self.deep}")
         if not self.scales or not set(self.scales) <= {2, 3, 4}:
             raise RecipeError(f"scales must be some of 2, 3 and 4, got {list(self.scales)}")
         if not self.sets:
@@ -126,6 +143,28 @@ class Recipe:
                 raise RecipeError(
                     f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}"
                 )
+        self._check_network()
+
+    def _check_network(self) -> None:
+        """Refuse arguments that the network does not take, and scales that it does not make."""
+        name, known = self.architecture, networks.arguments_of(self.architecture)
+        crnet = "n0" in known
+        own = set(known) - {"scale", "scales", "channels", *(_OF_CRNETS if crnet else ())}
+        for key in self.sizes:
+            if key not in own:
+                told = f"; it takes {', '.join(sorted(own))}" if own else ""
+                raise RecipeError(f"{name} has no size {key!r}{_nearest(key, sorted(own))}{told}")
+        for field in () if crnet else dataclasses.fields(self):
+            if field.name in _OF_CRNETS and getattr(self, field.name) != field.default:
+                raise RecipeError(f"{field.name} is of CRNets; {name} takes sizes")
+        if not self.residual and "residual" not in known:
+            raise RecipeError(f"{name} cannot leave out its skip")
+        if ("scale" in known and len(self.scales) != 1) or (
+            name == "SRDenseNet" and self.scales != (4,)
+        ):
+            raise RecipeError(f"a {name} makes one scale, got {list(self.scales)}")
+        if self.deep and name not in networks.DEEPLY_SUPERVISED:
+            raise RecipeError(f"{name} has one output; deep must be 0")
 
     def rate(self, step: int) -> float:
         """Return the learning rate of a step over `lr`: warm-up times the schedule."""
@@ -136,15 +175,26 @@ class Recipe:
 
     def network(self) -> dict[str, Any]:
         """Return the arguments that build the network."""
-        names = ("n0", "m0", "recursions", "bias", "threshold")
-        arguments = {name: getattr(self, name) for name in names}
-        return arguments | ({"scales": list(self.scales)} if self.architecture == "CRNetB" else {})
+        known = networks.arguments_of(self.architecture)
+        values = {name: getattr(self, name) for name in _OF_CRNETS}
+        values |= {"scale": self.scales[0], "scales": list(self.scales)}
+        if self.residual:  # as it is, and has always been, unless said otherwise
+            del values["residual"]
+        own = {name: value for name, value in values.items() if name in known}
+        if "n0" not in known:
+            own = {name: own[name] for name in ("scale", "scales") if name in own}
+        return own | self.sizes
 
     def toml(self) -> str:
         """Return the recipe as TOML, which `read` takes back."""
-        # JSON's values are TOML's, but for surrogate pairs and DEL.
-        fields = dataclasses.asdict(self).items()
-        lines = (f"{k} = {json.dumps(v, ensure_ascii=False)}" for k, v in fields)
+
+        def written(value: Any) -> str:
+            if isinstance(value, dict):
+                return "{" + ", ".join(f"{k} = {written(v)}" for k, v in value.items()) + "}"
+            # JSON's values are TOML's, but for surrogate pairs and DEL.
+            return json.dumps(value, ensure_ascii=False)
+
+        lines = (f"{k} = {written(v)}" for k, v in dataclasses.asdict(self).items())
         return "\n".join(lines).replace("\x7f", "\\u007f") + "\n"
 
     def differences(self, other: "Recipe") -> list[str]:
@@ -153,8 +203,10 @@ class Recipe:
         return [f"{k}: {v}, {theirs[k]}" for k, v in mine.items() if theirs[k] != v]
 
 
+_OF_CRNETS = ("n0", "m0", "recursions", "bias", "threshold", "residual")
+
 _CHOICES = {
-    "architecture": ("CRNetA", "CRNetB"),
+    "architecture": tuple(networks.ARCHITECTURES),
     "loss": ("l1", "l2", "l2-sum"),
     "optimizer": ("adam", "muon", "sgd"),
     "schedule": ("cosine", "step"),
@@ -219,12 +271,18 @@ def from_fields(fields: Mapping[str, Any]) -> Recipe:
 def _fits(value: Any, kind: Any) -> bool:
     if get_origin(kind) is tuple:
         return isinstance(value, tuple) and all(type(v) is get_args(kind)[0] for v in value)
+    if get_origin(kind) is dict:
+        return isinstance(value, dict) and all(
+            type(v) in (int, float, bool) for v in value.values()
+        )
     return type(value) is kind
 
 
 def _told(kind: Any) -> str:
     if get_origin(kind) is tuple:
         return f"a list of {get_args(kind)[0].__name__}"
+    if get_origin(kind) is dict:
+        return "a table of numbers"
     return {int: "a whole number", float: "a number", bool: "true or false", str: "text"}[kind]
 
 

@@ -13,6 +13,7 @@ as far as their kernels are deterministic): batches are a function of the step
 checkpoint.  Checkpoints are plain tensors and numbers (``weights_only=True``).
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import logging
@@ -21,7 +22,7 @@ import signal
 import sys
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +37,18 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from baselines.bicubic import bicubic, imresize
-from crnet import checkpoint
+from baselines.drcn import DRCN
+from baselines.memnet import MemNet
+from crnet import checkpoint, networks
 from crnet.callbacks import AtomicFiles, Averages, Checkpoints, Stopped, TrainingFailed, Watch
 from crnet.data import DataError, data_root, find_images, read_rgb, read_y
 from crnet.evaluate import Protocol, compare
-from crnet.model import Network
+from crnet.model import CRNetA, CRNetB
 from crnet.muon import Muon
+from crnet.networks import Network
 from crnet.patches import Batch, Batches, Cuts, Photo, Sampler, read_photos
 from crnet.recipe import Recipe, from_fields
+from crnet.teacher import taught
 
 __all__ = ["Training", "TrainingFailed", "build", "train", "validation_batches"]
 
@@ -53,8 +58,8 @@ VALIDATION_SIDE = 192  # HR pixels, a multiple of every scale
 
 def cuts(recipe: Recipe) -> Cuts:
     """Return how the patches of a recipe are cut."""
-    enlarged = checkpoint.ARCHITECTURES[recipe.architecture].enlarged
-    return Cuts(recipe.scales, recipe.patch, enlarged, recipe.detail)
+    kind = networks.ARCHITECTURES[recipe.architecture]
+    return Cuts(recipe.scales, recipe.patch, kind.enlarged, kind.rgb, recipe.detail)
 
 
 def build(recipe: Recipe, *, fresh: bool = True) -> Network:
@@ -75,7 +80,10 @@ def build(recipe: Recipe, *, fresh: bool = True) -> Network:
             raise checkpoint.CheckpointError(
                 f"the weights of {recipe.start} do not fit the recipe: {error}"
             ) from None
-    net.cista.checkpoint = recipe.checkpoint
+    if isinstance(net, CRNetA | CRNetB):
+        net.cista.checkpoint = recipe.checkpoint
+    elif recipe.checkpoint:
+        raise ValueError(f"{recipe.architecture} has no recursions to checkpoint")
     net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return net
 
@@ -100,7 +108,8 @@ class Training(pl.LightningModule):
         self.history: list[list[float]] = []  # (step, validation PSNR)
         self.seconds, self.since = 0.0, time.monotonic()
         self.live: Tensor | None = None
-        self.net.cista.register_forward_hook(self._watch)
+        if isinstance(net, CRNetA | CRNetB):
+            net.cista.register_forward_hook(self._watch)
 
     def _watch(self, block: Any, inputs: Any, z: Tensor) -> None:
         if self.training:
@@ -109,27 +118,34 @@ class Training(pl.LightningModule):
     def forward(self, x: Tensor, scale: int) -> Tensor:
         """Return the network's image."""
         x = x.contiguous(memory_format=torch.channels_last)
-        out: Tensor = self.net(x, scale) if scale else self.net(x)
-        return out.float()
+        return networks.apply(self.net, x, scale).float()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of a batch."""
         x, target, scale = batch
-        error: Tensor = self(x, scale) - target
-        if self.recipe.loss == "l1":
-            loss = error.abs().mean()
-        elif self.recipe.loss == "l2":
-            loss = error.square().mean()
-        else:  # eq. 15
-            loss = error.square().sum() / (2 * len(x))
+        if self.recipe.deep and isinstance(self.net, DRCN | MemNet):
+            images = self.net.predictions(x.contiguous(memory_format=torch.channels_last)).float()
+            each = torch.stack([self._loss(image, target) for image in images])
+            alpha, out = self.recipe.deep, self.net.combine(images)
+            loss = alpha * each.mean() + (1 - alpha) * self._loss(out, target)
+        else:
+            loss = self._loss(self(x, scale), target)
         self.log("loss", loss.detach())
         return loss
+
+    def _loss(self, image: Tensor, target: Tensor) -> Tensor:
+        error = image - target
+        if self.recipe.loss == "l1":
+            return error.abs().mean()
+        if self.recipe.loss == "l2":
+            return error.square().mean()
+        return error.square().sum() / (2 * len(image))  # eq. 15
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Measure PSNR on Y, on 8-bit levels, without a border of `scale` pixels."""
         x, target, scale = batch
-        out = self(x, 0 if self.net.enlarged else scale)
-        protocol = Protocol("validation", rgb=not self.net.enlarged, clip=None)
+        protocol = Protocol("validation", rgb=self.net.rgb, clip=None)
+        out = self(x, scale)
         self.log("psnr", compare(out, target.cpu(), scale, protocol)[0], batch_size=1)
 
     def on_validation_epoch_end(self) -> None:
@@ -203,20 +219,18 @@ def validation_batches(recipe: Recipe, root: Path) -> list[Batch]:
 
     The target is in uint8, unlike in training.
     """
-    enlarged, side = cuts(recipe).enlarged, VALIDATION_SIDE
+    enlarged, rgb, side = cuts(recipe).enlarged, cuts(recipe).rgb, VALIDATION_SIDE
     batches: list[Batch] = []
     for name in recipe.validation:
         for path in find_images(root / name)[:VALIDATION_IMAGES]:
-            hr = read_y(path) if enlarged else read_rgb(path)
+            hr = read_rgb(path) if rgb else read_y(path)
             if min(hr.shape[-2:]) < side:
                 raise DataError(f"{path}: validation images need {side} pixels a side")
             top, left = ((n - side) // 2 for n in hr.shape[-2:])
             hr = hr[..., top : top + side, left : left + side]
             for s in recipe.scales:
-                if enlarged:
-                    batches.append((bicubic(imresize(hr.float() / 255, 1 / s), s), hr, s))
-                else:
-                    batches.append((imresize(hr, 1 / s).float() / 255, hr, s))
+                lr = imresize(hr, 1 / s).float() / 255 if rgb else imresize(hr.float() / 255, 1 / s)
+                batches.append((bicubic(lr, s) if enlarged else lr, hr, s))
     return batches
 
 
@@ -282,7 +296,7 @@ def train(
     callbacks = [Averages(recipe.ema), watch, saver]
     trainer = _trainer(recipe, run, device, devices, validate_every, tell_every, callbacks)
     net = build(recipe, fresh=found is None)
-    module = Training(recipe, net, *_read(recipe, data_root(root), bar), workers)
+    module = Training(recipe, net, *_read(recipe, data_root(root), bar, run), workers)
     if found and found[1]["data"] != module.data:
         raise checkpoint.CheckpointError(f"{found[0]} was trained on other images than these")
     run.mkdir(parents=True, exist_ok=True)
@@ -335,17 +349,26 @@ def _check_call(
         raise ValueError(f"{run} cannot be written: {above} is no folder that can be")
 
 
-def _read(recipe: Recipe, root: Path, bar: bool) -> tuple[list[Photo], list[Batch]]:
-    """Return the photos and the validation images of a recipe, and tell what is left out."""
-    paths = [p for name in recipe.sets for p in find_images(root / name, recipe.exclude)]
-    validation = validation_batches(recipe, root)
-    with tqdm(desc="read", disable=None if bar else True, leave=False) as line:
+@contextlib.contextmanager
+def _progress(name: str, bar: bool) -> Iterator[Callable[[int, int], None]]:
+    with tqdm(desc=name, disable=None if bar else True, leave=False) as line:
 
         def follow(done: int, total: int) -> None:
             line.total = total
             line.update(done - line.n)
 
+        yield follow
+
+
+def _read(recipe: Recipe, root: Path, bar: bool, run: Path) -> tuple[list[Photo], list[Batch]]:
+    """Return the photos and the validation images of a recipe, and tell what is left out."""
+    paths = [p for name in recipe.sets for p in find_images(root / name, recipe.exclude)]
+    validation = validation_batches(recipe, root)
+    with _progress("read", bar) as follow:
         photos, small = read_photos(paths, cuts(recipe), follow)
+    if recipe.teacher:
+        with _progress("teacher", bar) as follow:
+            photos = taught(photos, recipe.teacher, run / "teacher.pt", follow)
     if bar and small:
         named = ", ".join(p.name for p in small[:5]) + " ..." * (len(small) > 5)
         told = f"{len(small)} of {len(paths)} images are smaller than a patch, left out: {named}"

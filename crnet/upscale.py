@@ -12,9 +12,11 @@ import torch
 from torch import Tensor
 
 from baselines.bicubic import bicubic
+from crnet import networks
 from crnet.color import rgb_to_ycbcr, ycbcr_to_rgb
 from crnet.files import Picture
-from crnet.model import CRNetA, Network
+from crnet.model import CRNetA, CRNetB
+from crnet.networks import Network
 
 OnTile = Callable[[int, int], None]
 PRECISIONS = ("float32", "bfloat16")
@@ -26,12 +28,13 @@ class Upscaler:
 
     Called with an LR image in [0, 1] and a scale, it returns the HR image, (B, channels, scale·h,
     scale·w), unclipped, in the network's dtype and on its device.  CRNet-A takes Y, (B, 1, h, w),
-    which is enlarged by bicubic first; CRNet-B takes RGB, (B, 3, h, w).
+    which is enlarged by bicubic first; CRNet-B takes RGB, (B, 3, h, w); the networks of
+    :mod:`baselines` one or the other.
 
     Attributes
     ----------
-    net : CRNetA or CRNetB
-        The network.
+    net : Network
+        The network, see :mod:`crnet.networks`.
     memory_mib : float
         Working memory that a tile may take, in MiB; decides the size of the tiles.
     on_tile : callable, optional
@@ -54,22 +57,35 @@ class Upscaler:
     @property
     def channels(self) -> int:
         """Channels of the image it takes: 1 is Y, 3 is RGB."""
-        return 1 if self.net.enlarged else 3
+        return 3 if self.net.rgb else 1
+
+    @property
+    def parameters(self) -> int:
+        """Count the learned numbers."""
+        return sum(p.numel() for p in self.net.parameters())
 
     def __call__(self, x: Tensor, scale: int) -> Tensor:
         """Return the HR image (B, channels, scale·h, scale·w) of an LR image."""
 
         def run(part: Tensor) -> Tensor:
-            out: Tensor = self.net(part) if self.net.enlarged else self.net(part, scale)
-            return out
+            return networks.apply(self.net, part, scale)
 
         return self._tiled(run, x, scale)
 
     def recursions(self, x: Tensor, scale: int) -> Tensor:
-        """Return the HR images of the codes z_0, …, z_K, (K+1, B, channels, scale·h, scale·w)."""
+        """Return the HR images of the codes z_0, …, z_K, (K+1, B, channels, scale·h, scale·w).
+
+        Raises
+        ------
+        TypeError
+            If the network has no codes.
+        """
+        net = self.net
+        if not isinstance(net, CRNetA | CRNetB):
+            raise TypeError(f"{type(net).__name__} has no recursions of codes")
 
         def run(part: Tensor) -> Tensor:
-            return torch.cat([image for _, image in codes_and_images(self.net, part, scale)], 1)
+            return torch.cat([image for _, image in codes_and_images(net, part, scale)], 1)
 
         images = self._tiled(run, x, scale)  # (B, (K+1)·channels, scale·h, scale·w)
         B, _, H, W = images.shape
@@ -86,7 +102,7 @@ class Upscaler:
             )
         if not bool(torch.isfinite(x).all()):
             raise ValueError("the image has NaN or infinite entries")
-        weight = self.net.cista.S
+        weight = next(self.net.parameters())
         device, low = weight.device.type, self.precision == "bfloat16"
         tile = tile_side(self.net, self.memory_mib, 2 if low else weight.element_size())
         if self.net.enlarged:
@@ -96,11 +112,13 @@ class Upscaler:
             with torch.autocast(device, torch.bfloat16, enabled=low):
                 return run(part)
 
-        halo = self.net.reach
+        halo = networks.reach(self.net)
         return apply_tiled(in_precision, x.to(weight), tile, halo, scale, on_tile=self.on_tile)
 
 
-def codes_and_images(net: Network, x: Tensor, scale: int) -> Iterator[tuple[Tensor, Tensor]]:
+def codes_and_images(
+    net: CRNetA | CRNetB, x: Tensor, scale: int
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield z_k and the image of z_k, for k = 0, …, K, of a network's input x, in one pass."""
     if isinstance(net, CRNetA):
         for z in net.codes(x):
@@ -181,15 +199,13 @@ def _spans(n: int, tile: int, halo: int) -> list[tuple[int, int]]:
 def tile_side(net: Network, memory_mib: float, bytes_per_number: int = 4) -> int:
     """Return the side of the largest tile whose maps fit in a memory budget.
 
-    A tile is taken to hold 2 n0 + 4 m0 maps at once, of CRNet-B 2 n0 more per pixel at ×4.
-    Its side is never below twice the reach plus 16 pixels, whatever the budget.
+    A pixel is taken to hold :func:`crnet.networks.tile_maps` maps at once.  The side is never below
+    twice the reach plus 16 pixels, whatever the budget.
     """
     if not 0 < memory_mib < float("inf"):
         raise ValueError(f"the memory budget must be finite and > 0 MiB, got {memory_mib}")
-    n0, m0 = net.cista.W.shape[1], net.cista.S.shape[0]
-    maps = 2 * n0 + 4 * m0 + (0 if net.enlarged else 2 * 16 * n0)
-    pixels = memory_mib * 2**20 / (maps * bytes_per_number)
-    return max(int(pixels**0.5), 2 * net.reach + 16)
+    pixels = memory_mib * 2**20 / (networks.tile_maps(net) * bytes_per_number)
+    return max(int(pixels**0.5), 2 * networks.reach(net) + 16)
 
 
 def upscale_picture(

@@ -9,9 +9,10 @@ from baselines import bicubic, imresize
 from crnet import Protocol, evaluate
 from crnet.cli import main
 from crnet.data import sha256
-from crnet.evaluate import TABLE_2, TABLE_3, Row, report, score, score_recursions, system, table
+from crnet.evaluate import TABLE_2, TABLE_3, Row, report, score, score_recursions, table
 from crnet.metrics import psnr
 from crnet.published import cells
+from crnet.systems import system
 from tests.crnet.pictures import photo, save
 from tests.laws import close
 
@@ -127,7 +128,7 @@ def test_rows_and_report(tmp_path: Path) -> None:
     ]
     assert told["data"] == {"mine": {"a.png": sha256(path)}}
     assert told["results"][0].keys() == {
-        "model", "set", "scale", "psnr", "ssim", "seconds", "protocol"
+        "model", "set", "scale", "psnr", "ssim", "seconds", "protocol", "parameters"
     }  # fmt: skip
     assert told["versions"]["torch"] == torch.__version__
 

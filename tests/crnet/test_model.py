@@ -6,7 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
+from baselines.bicubic import bicubic, imresize
 from crnet import CRNetA, CRNetB
+from crnet.data import read_y
+from crnet.demo import photo
 from csc import CISTA, ista, lam_max, lipschitz, random_dictionary, unfold
 from tests.laws import close
 
@@ -299,3 +302,32 @@ def test_checkpointing_changes_no_number(K: int, B: int, threshold: bool) -> Non
         values.append([out.detach(), *(p.grad for p in net.parameters())])
     for a, b in zip(*values, strict=True):
         close(a, b, 1e-10)
+
+
+def test_features_start_as_a_whitening_of_enlarged_photos() -> None:
+    """The kernels of F0 ignore the mean, and pass details on as strongly as slopes."""
+    net = CRNetA(64, 8, 1, generator=torch.Generator().manual_seed(0))
+    kernels = net.F0.weight.detach()
+    close(kernels.sum((1, 2, 3)) / kernels.abs().sum((1, 2, 3)), torch.zeros(64), 1e-6)
+    y = read_y(photo())[..., :240, :240].float() / 255
+    enlarged = bicubic(imresize(y, 1 / 3), 3)
+    patches = F.unfold(enlarged, 3)[0]  # (9, pixels)
+    patches = patches - patches.mean(0)
+    spread = torch.linalg.svdvals(patches @ patches.T)[:8]
+    response = torch.linalg.svdvals(
+        (kernels.flatten(1) @ patches) @ patches.T @ kernels.flatten(1).T
+    )
+    assert spread[0] / spread[7] > 3000  # variances of the pixels, in their own directions
+    assert response[0] / response[7] < 300
+    features = kernels.flatten(1) @ patches
+    assert 0.02 < float(features.square().mean().sqrt()) < 0.3
+
+
+def test_differences_between_pixels_survive_bfloat16() -> None:
+    """F0 runs in the precision of its weights, also under autocast."""
+    net = CRNetA(16, 8, 1, generator=torch.Generator().manual_seed(0))
+    x = 0.5 + 1e-3 * torch.rand(1, 1, 12, 12, generator=torch.Generator().manual_seed(1))
+    with torch.autocast("cpu", torch.bfloat16):
+        low = net(x) - x
+    high = net(x) - x
+    assert (low - high).norm() < 0.05 * high.norm()

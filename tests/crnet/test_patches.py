@@ -13,8 +13,8 @@ from crnet.ensemble import turned
 from crnet.patches import Batches, Cuts, Photo, Sampler, read_photos
 from tests.crnet.pictures import photo, save
 
-A = Cuts((2, 3, 4), 12, enlarged=True)
-B = Cuts((2, 3, 4), 6, enlarged=False)
+A = Cuts((2, 3, 4), 12, enlarged=True, rgb=False)
+B = Cuts((2, 3, 4), 6, enlarged=False, rgb=True)
 
 
 def files(folder: Path, *sizes: tuple[int, int]) -> list[Path]:
@@ -77,7 +77,7 @@ def _is_part(patch: torch.Tensor, hr: torch.Tensor, path: Path) -> bool:
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
 def test_inputs_of_crnet_b_are_the_lr_of_their_target(scale: int) -> None:
-    one = Cuts((scale,), 4, enlarged=False)
+    one = Cuts((scale,), 4, enlarged=False, rgb=True)
     sampler = Sampler([numbered(scale, 15 * scale, False)], one, 16, 0)
     for step in range(5):
         x, target, s = sampler.draw(step)
@@ -102,11 +102,11 @@ def test_all_scales_all_turns_all_positions() -> None:
         torch.arange(144, dtype=torch.uint8).view(1, 12, 12),
         {s: torch.zeros(1, 12 // s, 12 // s) for s in (2, 3, 4)},
     )
-    cuts = Cuts((2, 3, 4), 11, enlarged=True)
+    cuts = Cuts((2, 3, 4), 11, enlarged=True, rgb=False)
     _, target, _ = Sampler([photo_], cuts, 3000, 0).draw(0)
     corners = {tuple((255 * t[0]).round()[[0, 0, -1], [0, -1, 0]].tolist()) for t in target}
     assert len(corners) == 4 * 8  # positions times turns
-    b = Cuts((2, 3, 4), 3, enlarged=False)
+    b = Cuts((2, 3, 4), 3, enlarged=False, rgb=True)
     sampler = Sampler([photo_], b, 1, 0)
     assert {sampler.draw(step)[2] for step in range(50)} == {2, 3, 4}
 
@@ -121,14 +121,14 @@ def test_patches_are_drawn_by_area_or_by_detail() -> None:
     rough = Photo(Path("r"), noise.to(torch.uint8), {2: torch.full((1, 16, 16), 0.5)})
 
     def share(detail: float) -> float:
-        cuts = Cuts((2,), 8, enlarged=True, detail=detail)
+        cuts = Cuts((2,), 8, enlarged=True, rgb=False, detail=detail)
         _, target, _ = Sampler([flat, rough], cuts, 2000, 0).draw(0)
         return (target[:, 0, 0, 0] != 9 / 255).float().mean().item()
 
     assert share(0.0) == pytest.approx(7 / (7 + 15), abs=0.03)
     assert share(1.0) == 1
     with pytest.raises(DataError, match="no detail at all"):
-        Sampler([flat], Cuts((2,), 8, enlarged=True, detail=1.0), 2, 0)
+        Sampler([flat], Cuts((2,), 8, enlarged=True, rgb=False, detail=1.0), 2, 0)
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])

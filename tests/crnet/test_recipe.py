@@ -17,6 +17,11 @@ recipes = st.builds(
     scales=st.sampled_from([(2,), (4, 2), (2, 3, 4)]),
     start=st.text(),
     loss=st.sampled_from(["l1", "l2", "l2-sum"]),
+) | st.builds(
+    Recipe,
+    architecture=st.just("DRRN"),
+    sizes=st.fixed_dictionaries({"units": st.integers(1, 9), "normalize": st.booleans()}),
+    deep=st.just(0.0),
 )
 
 
@@ -44,6 +49,16 @@ def test_bundled_recipes_say_every_field_they_mean() -> None:
     for name, path in bundled().items():
         assert read(name) == read(path)
         assert "302003.jpg" in read(name).exclude or "BSDS200-train" not in read(name).sets
+
+
+def test_the_network_of_a_recipe_has_its_arguments() -> None:
+    assert Recipe().network() == {
+        "n0": 64, "m0": 128, "recursions": 12, "bias": False, "threshold": False
+    }  # fmt: skip
+    assert Recipe(residual=False).network()["residual"] is False
+    assert from_fields({"architecture": "VDSR", "sizes": {"depth": 5}}).network() == {"depth": 5}
+    assert read("edsr", {"scales": [3]}).network() == {"scale": 3}
+    assert read("mdsr", {"sizes": {"maps": 8}}).network() == {"scales": [2, 3, 4], "maps": 8}
 
 
 def test_overrides_replace_fields() -> None:
@@ -78,7 +93,20 @@ def test_rates() -> None:
         ({"sets": "T91"}, "sets must be a list of str, got 'T91'"),
         ({"loss": "l3"}, "loss must be one of l1, l2, l2-sum, got 'l3'"),
         ({"optimizer": "adamw"}, "optimizer must be one of"),
-        ({"architecture": "EDSR"}, "architecture must be one of CRNetA, CRNetB"),
+        ({"architecture": "SRGAN"}, "architecture must be one of CRNetA, CRNetB, SCN"),
+        ({"architecture": "EDSR"}, r"EDSR makes one scale, got \[2, 3, 4\]"),
+        ({"architecture": "SRDenseNet", "scales": [2]}, r"SRDenseNet makes one scale, got \[2\]"),
+        ({"architecture": "VDSR", "n0": 3}, "n0 is of CRNets; VDSR takes sizes"),
+        (
+            {"architecture": "VDSR", "sizes": {"dept": 3}},
+            "no size 'dept'; did you mean depth",
+        ),
+        ({"sizes": {"depth": 3}}, "CRNetA has no size 'depth'"),
+        ({"architecture": "VDSR", "sizes": {"depth": "3"}}, "sizes must be a table of numbers"),
+        ({"architecture": "VDSR", "residual": False}, "residual is of CRNets"),
+        ({"architecture": "CRNetB", "residual": False}, "CRNetB cannot leave out its skip"),
+        ({"deep": 0.5}, "CRNetA has one output; deep must be 0"),
+        ({"architecture": "DRCN", "deep": 1.5}, r"deep must be in \[0, 1\]"),
     ],
 )
 def test_bad_fields_are_named(change: dict[str, object], says: str) -> None:

@@ -16,11 +16,11 @@ import torch
 pytest.importorskip("lightning", reason="training needs the extra `train`")
 
 import crnet
-from crnet import CheckpointError
-from crnet.checkpoint import training_state
+from crnet import CheckpointError, Upscaler
+from crnet.checkpoint import serialize, training_state
 from crnet.data import DataError
-from crnet.model import Network
-from crnet.recipe import Recipe, read
+from crnet.networks import Network
+from crnet.recipe import Recipe, bundled, read
 from crnet.train import TrainingFailed, train
 from tests.crnet.pictures import photo, save
 
@@ -28,6 +28,11 @@ TINY = Recipe(
     n0=8, m0=8, recursions=2, scales=(2,), sets=("photos",), validation=("valid",), exclude=(),
     steps=20, batch=4, patch=12, warmup=2, lr=3e-3,
 )  # fmt: skip
+# Without what is a CRNet's; running means and variances are a part of the state.
+NORMALIZED = Recipe(
+    **{k: v for k, v in vars(TINY).items() if k not in ("n0", "m0", "recursions", "architecture")},
+    architecture="VDSR",
+)
 TINY_B = replace(TINY, architecture="CRNetB", scales=(2, 3), patch=8)
 
 
@@ -86,8 +91,9 @@ def cut(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
 @pytest.mark.parametrize(
     "recipe",
     [TINY, replace(TINY, optimizer="muon", schedule="step", checkpoint=True), TINY_B,
-     replace(TINY, optimizer="sgd", lr=0.01, precision="32-true", threshold=True)],
-    ids=["adam", "muon", "crnet-b", "sgd"],
+     replace(TINY, optimizer="sgd", lr=0.01, precision="32-true", threshold=True),
+     replace(NORMALIZED, architecture="DRRN", sizes={"units": 2, "maps": 8})],
+    ids=["adam", "muon", "crnet-b", "sgd", "normalized"],
 )  # fmt: skip
 @pytest.mark.parametrize("at", [10, 12])  # validated every 6
 def test_resuming_is_bit_equal(
@@ -394,6 +400,53 @@ def test_the_papers_recipes_train(name: str, data: Path, tmp_path: Path) -> None
     net = go(read(name, {**small, "exclude": ()}), tmp_path, data)
     assert net.cista.recursions == 25
     assert all(torch.isfinite(p).all() for p in net.parameters())
+
+
+SMALL = {
+    "scn": {"M": 8}, "srcnn": {}, "vdsr": {"depth": 3, "maps": 8}, "red30": {"depth": 3, "maps": 8},
+    "drcn": {"maps": 8, "recursions": 2}, "drrn": {"units": 2, "maps": 8},
+    "memnet": {"blocks": 2, "units": 2, "maps": 8},
+    "srdensenet": {"blocks": 1, "layers": 2, "growth": 4, "bottleneck": 8},
+    "msrn": {"blocks": 1, "maps": 8}, "d-dbpn": {"stages": 2, "maps": 4, "features": 8},
+    "edsr": {"blocks": 1, "maps": 8}, "mdsr": {"blocks": 1, "maps": 8},
+    "rdn": {"blocks": 1, "layers": 2, "growth": 4, "maps": 8},
+}  # fmt: skip
+
+
+def test_every_recipe_is_tried() -> None:
+    assert set(SMALL) == {n for n in bundled() if not n.startswith("crnet-")}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_the_recipes_of_the_other_networks_train(name: str, data: Path, tmp_path: Path) -> None:
+    """Some steps of a small one; its checkpoint is loaded, upscales, and is written as weights."""
+    small = {"sets": ("photos",), "validation": ("valid",), "batch": 2, "patch": 12, "steps": 2}
+    recipe = read(name, {**small, "exclude": (), "sizes": SMALL[name]})
+    before = crnet.train.build(recipe).state_dict()
+    net = go(recipe, tmp_path, data, validate_every=2)
+    assert any(not torch.equal(v, before[k]) for k, v in net.state_dict().items())
+    loaded = crnet.load(tmp_path / "last.ckpt")
+    assert same(loaded, net)
+    upscaler, scale = Upscaler(loaded), recipe.scales[-1]
+    x = torch.rand(1, upscaler.channels, 9, 7, generator=torch.Generator().manual_seed(0))
+    out = upscaler(x, scale)
+    assert out.shape == (1, upscaler.channels, 9 * scale, 7 * scale)
+    about = crnet.card(tmp_path / "last.ckpt")
+    (tmp_path / "w.safetensors").write_bytes(serialize(loaded, about))
+    assert torch.equal(Upscaler(crnet.load(tmp_path / "w.safetensors"))(x, scale), out)
+
+
+def test_deep_supervision_is_the_mean_of_the_losses(data: Path) -> None:
+    recipe = replace(
+        NORMALIZED, architecture="DRCN", sizes={"maps": 8, "recursions": 3}, deep=0.25, loss="l2"
+    )
+    net = crnet.train.build(recipe)
+    module = crnet.train.Training(recipe, net, *crnet.train._read(recipe, data, False, data))
+    module.log = lambda *_: None  # outside a run there is no log
+    x, target = torch.rand(2, 2, 1, 9, 9, generator=torch.Generator().manual_seed(1))
+    losses = [(image - target).square().mean() for image in net.predictions(x)]
+    expected = 0.25 * sum(losses) / 3 + 0.75 * (net(x) - target).square().mean()
+    torch.testing.assert_close(module.training_step((x, target, 0), 0), expected)
 
 
 def test_bad_calls_are_refused_before_any_work(data: Path, tmp_path: Path) -> None:

@@ -1,0 +1,176 @@
+"""Weights that were published for MATLAB, as our networks.
+
+MATLAB stores a k×k kernel as a column of k² numbers, top to bottom and then left to right, and its
+``imfilter`` and ``vl_nnconv`` correlate, as torch's convolution does.  So a kernel is reshaped with
+its two axes exchanged, and not flipped:
+
+- SRCNN: ``weights_conv1`` (81, 64), ``weights_conv2`` (64, k², 32), ``weights_conv3`` (32, 25), and
+  ``biases_conv1`` (64), ``biases_conv2`` (32), ``biases_conv3`` (1).
+- VDSR: a struct ``model`` of cells, ``weight`` of (3, 3, in, out) and ``bias`` of (out).
+- SCN: H is ``conv`` (81, 100), W ``wd`` (100, M), S ``usd1`` (M, M), D ``ud`` (M, 25), which
+  multiply rows from the right, and g ``addp`` (25); the two fixed filters are ``mean2`` (169) and
+  ``diffms`` (81, 25).
+
+References
+----------
+The test code of the authors of SRCNN and of VDSR, and github.com/huangzehao/SCN_Matlab for SCN.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from baselines.scn import SCN
+from baselines.srcnn import SRCNN
+from baselines.vdsr import VDSR
+
+
+def load_matlab(path: str | Path) -> SRCNN | VDSR | SCN:
+    """Return the network of a ``.mat`` file, told by the names of its variables.
+
+    Parameters
+    ----------
+    path : str or Path
+        File of MATLAB 5 to 7.2 with the variables listed above.
+
+    Returns
+    -------
+    SRCNN, VDSR or SCN
+        In evaluation mode, float32.  SCN is one stage; a cascade is
+        ``CSCN([load_matlab(first), load_matlab(second)])``.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is no ``.mat`` file that can be read, holds none of the three networks, or a variable
+        is missing, has another shape, or is not of finite real numbers.
+    """
+    variables = _read(Path(path))
+    try:
+        if "weights_conv1" in variables:
+            return _srcnn(variables)
+        if "model" in variables:
+            return _vdsr(variables)
+        if "wd" in variables:
+            return _scn(variables)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    raise ValueError(
+        f"{path} is of no network known here: SRCNN has weights_conv1, VDSR model and SCN wd; "
+        f"it has {', '.join(variables) or 'nothing'}"
+    )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    from scipy.io import loadmat
+
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}")
+    try:
+        found = loadmat(path, appendmat=False)
+    except NotImplementedError as error:
+        raise ValueError(f"{path} is of MATLAB 7.3; save it with '-v7' there") from error
+    except Exception as error:  # whatever a damaged or foreign file makes the reader raise
+        raise ValueError(f"{path} is no .mat file that can be read: {error}") from error
+    return {name: value for name, value in found.items() if not name.startswith("__")}
+
+
+def _srcnn(variables: Mapping[str, Any]) -> SRCNN:
+    shape = np.asarray(variables.get("weights_conv2")).shape
+    k = round(shape[1] ** 0.5) if len(shape) > 1 else 0
+    if k not in (1, 3, 5):
+        raise ValueError(f"weights_conv2 must be (64, k², 32), k = 1, 3 or 5; got {shape}")
+    net = SRCNN(k)
+    first, second, third = (layer for layer in net.layers if isinstance(layer, nn.Conv2d))
+    _set(first.weight, _kernels(_array(variables, "weights_conv1", (81, 64)).T))
+    _set(
+        second.weight,
+        _kernels(_array(variables, "weights_conv2", (64, k * k, 32)).permute(2, 0, 1)),
+    )
+    _set(third.weight, _kernels(_array(variables, "weights_conv3", (32, 25))))
+    for i, layer in enumerate((first, second, third), 1):
+        _set(layer.bias, _vector(variables, f"biases_conv{i}", layer.out_channels))
+    return net.eval()
+
+
+def _vdsr(variables: Mapping[str, Any]) -> VDSR:
+    weights, biases = (_cells(variables["model"], name) for name in ("weight", "bias"))
+    if len(weights) != len(biases) or len(weights) < 2:
+        raise ValueError(
+            f"model must have as many weights as biases, at least 2; "
+            f"got {len(weights)} and {len(biases)}"
+        )
+    maps = np.shape(weights["weight{1}"])[-1]
+    net = VDSR(len(weights), maps)
+    layers = [layer for layer in net.layers if isinstance(layer, nn.Conv2d)]
+    for i, layer in enumerate(layers, 1):
+        shape = (3, 3, layer.in_channels, layer.out_channels)
+        _set(layer.weight, _array(weights, f"weight{{{i}}}", shape).permute(3, 2, 0, 1))
+        _set(layer.bias, _vector(biases, f"bias{{{i}}}", layer.out_channels))
+    return net.eval()
+
+
+def _scn(variables: Mapping[str, Any]) -> SCN:
+    M = np.shape(variables["wd"])[-1]
+    net = SCN(M)
+    _set(net.H.weight, _kernels(_array(variables, "conv", (81, 100)).T))
+    for layer, name in ((net.W, "wd"), (net.S, "usd1"), (net.D, "ud")):
+        shape = (layer.in_channels, layer.out_channels)  # they multiply rows from the right
+        _set(layer.weight, _array(variables, name, shape).T)
+    _set(net.g.weight, _vector(variables, "addp", 25))
+    _set(net.smooth, _kernels(_vector(variables, "mean2", 169)))
+    _set(net.centred, _kernels(_array(variables, "diffms", (81, 25)).T))
+    return net.eval()
+
+
+def _cells(model: Any, name: str) -> dict[str, Any]:
+    """Return the cells of a field of a struct, as ``name{1}``, ``name{2}``, ..."""
+    fields = getattr(model, "dtype", np.dtype(float)).names or ()
+    if name not in fields or model.size != 1:
+        known = ", ".join(fields) or "none"
+        raise ValueError(f"model must be a struct with {name}, got fields {known}")
+    cells = np.asarray(model[name].item())
+    if cells.dtype.kind != "O":
+        raise ValueError(f"model.{name} must be cells, one for a layer")
+    return {f"{name}{{{i}}}": cell for i, cell in enumerate(cells.ravel(), 1)}
+
+
+def _array(variables: Mapping[str, Any], name: str, shape: tuple[int, ...]) -> Tensor:
+    """Return a variable of a shape; MATLAB drops ones at its end."""
+    if name not in variables:
+        raise ValueError(f"{name} is missing; it must be {shape}")
+    value = np.asarray(variables[name])
+    if value.dtype.kind not in "fiu":
+        raise ValueError(f"{name} must be of real numbers, got {value.dtype}")
+    found = value.shape + (1,) * (len(shape) - value.ndim)
+    if found != shape:
+        raise ValueError(f"{name} must be {shape}, got {value.shape}")
+    if not np.isfinite(value).all():
+        raise ValueError(f"{name} holds NaN or infinite numbers")
+    return torch.from_numpy(value.astype(np.float32)).reshape(shape)
+
+
+def _vector(variables: Mapping[str, Any], name: str, n: int) -> Tensor:
+    """Return a variable of n numbers, a row or a column."""
+    value = np.asarray(variables[name]) if name in variables else np.zeros(0)
+    if value.size != n or max(value.shape, default=1) != n:
+        raise ValueError(f"{name} must be {n} numbers, got shape {value.shape}")
+    return _array({name: value.ravel()}, name, (n,))
+
+
+def _kernels(columns: Tensor) -> Tensor:
+    """Return kernels (..., k, k) of columns (..., k²), which run down before they run right."""
+    k = round(columns.shape[-1] ** 0.5)
+    return columns.reshape(*columns.shape[:-1], k, k).mT
+
+
+@torch.no_grad()
+def _set(parameter: Tensor | None, value: Tensor) -> None:
+    if parameter is not None:
+        parameter.copy_(value.reshape(parameter.shape))

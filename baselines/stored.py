@@ -1,0 +1,105 @@
+"""Weights of baselines as safetensors whose header says what they are and proves them whole.
+
+The header holds ``card``, JSON text of whatever the baseline needs to say of its weights, and
+``sha256``, a checksum of card and tensors as :mod:`crnet.checkpoint` writes it.  Nothing is
+unpickled.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+
+class StoredError(Exception):
+    """A weights file is missing, damaged, or not one of ours."""
+
+
+def bundled(name: str) -> Path:
+    """Return the path of the weights that ship for a baseline, ``weights/NAME.safetensors``."""
+    return Path(str(resources.files("baselines"))) / "weights" / f"{name}.safetensors"
+
+
+def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the tensors and the card of a file of :func:`write`.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file.
+
+    Returns
+    -------
+    (dict of Tensor, dict)
+        Tensors by name, in the dtype they are stored in, on the CPU; and the card.
+
+    Raises
+    ------
+    StoredError
+        If the file is missing, damaged or not one of ours, or holds NaN or infinite numbers.
+    """
+    if not Path(path).is_file():
+        raise StoredError(f"no weights file {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        text, expected = header["card"], header["sha256"]
+        card = json.loads(text)
+        if not isinstance(card, dict):
+            raise TypeError("its card is no JSON object")
+    except (SafetensorError, KeyError, TypeError, ValueError, OSError, RecursionError) as error:
+        raise StoredError(f"{path} is not a weights file of csc-crnet: {error}") from error
+    if digest(tensors, text) != expected:
+        raise StoredError(f"{path} is damaged: it does not match its checksum")
+    for name, tensor in tensors.items():
+        if not (tensor.is_floating_point() and bool(torch.isfinite(tensor).all())):
+            raise StoredError(f"{path}: {name} holds values that are not finite numbers")
+    return tensors, card
+
+
+def write(path: str | Path, tensors: Mapping[str, Tensor], card: Mapping[str, Any]) -> None:
+    """Write tensors and a card to a file that :func:`read` takes.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file; replaced if it is there.
+    tensors : mapping of str to Tensor
+        Floating-point tensors by name; the dtype is kept.
+    card : mapping
+        What to say of them; JSON must be able to hold it.
+
+    Raises
+    ------
+    TypeError
+        If JSON cannot hold the card.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write(f"{folder}/a.safetensors", {"D": torch.ones(2)}, {"name": "a"})
+    ...     read(f"{folder}/a.safetensors")
+    ({'D': tensor([1., 1.])}, {'name': 'a'})
+    """
+    state = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+    text = json.dumps(dict(card))
+    Path(path).write_bytes(save(state, metadata={"card": text, "sha256": digest(state, text)}))
+
+
+def digest(tensors: Mapping[str, Tensor], text: str) -> str:
+    """Return the SHA-256 of a card's text and of tensors by name, dtype, shape and content."""
+    found = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        found.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()

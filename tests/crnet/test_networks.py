@@ -1,0 +1,90 @@
+"""Laws of what the code around the networks knows of them: size, reach, memory, seed."""
+
+import pytest
+import torch
+from torch import nn
+
+from crnet import CRNetA, CRNetB, Upscaler, networks
+from crnet.networks import ARCHITECTURES, Network, apply, build, reach, tile_maps
+from tests.laws import close
+
+SMALL: dict[str, dict] = {
+    "CRNetA": {"n0": 4, "m0": 4, "recursions": 2},
+    "CRNetB": {"n0": 4, "m0": 4, "recursions": 1},
+    "SCN": {"M": 8}, "SRCNN": {}, "RED30": {"depth": 2, "maps": 4}, "VDSR": {"depth": 3, "maps": 4},
+    "DRCN": {"maps": 4, "recursions": 2}, "DRRN": {"units": 1, "maps": 4},
+    "MemNet": {"blocks": 2, "units": 1, "maps": 4},
+    "SRDenseNet": {"blocks": 1, "layers": 2, "growth": 2, "bottleneck": 4},
+    "MSRN": {"scale": 3, "blocks": 1, "maps": 4},
+    "DDBPN": {"scale": 2, "stages": 2, "maps": 2, "features": 4},
+    "EDSR": {"scale": 4, "blocks": 1, "maps": 4}, "MDSR": {"blocks": 1, "maps": 4},
+    "RDN": {"scale": 2, "blocks": 1, "layers": 2, "growth": 2, "maps": 4},
+}  # fmt: skip
+SCALE = {"SRDenseNet": 4, "MSRN": 3, "DDBPN": 2, "EDSR": 4, "RDN": 2, "MDSR": 4, "CRNetB": 4}
+
+
+def small(name: str, seed: int = 0) -> Network:
+    g = torch.Generator().manual_seed(seed)
+    return build(name, SMALL[name], g).double().eval()
+
+
+def test_every_network_is_tried() -> None:
+    assert set(SMALL) == set(ARCHITECTURES)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_reach_bounds_what_a_pixel_depends_on(name: str) -> None:
+    net, scale = small(name), SCALE.get(name, 1)
+    side = 2 * reach(net) + 9
+    x = torch.rand(1, 3 if net.rgb else 1, side, side, dtype=torch.float64, requires_grad=True)
+    out = apply(net, x, scale)
+    middle = out.shape[-1] // 2
+    out[0, 0, middle, middle].backward()
+    touched = x.grad.abs().sum((0, 1, 2)).nonzero().flatten()
+    centre = (middle + 0.5) / scale - 0.5
+    far = max(centre - int(touched[0]), int(touched[-1]) - centre)
+    assert 0 < far <= reach(net)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_tiles_give_the_whole(name: str) -> None:
+    net, scale = small(name), SCALE.get(name, 2)
+    side = 2 * reach(net) + 25
+    x = torch.rand(1, 3 if net.rgb else 1, side // (2 if net.enlarged else 1), side,
+                   dtype=torch.float64)  # fmt: skip
+    tiles: list[int] = []
+    cut = Upscaler(net, 1e-6, lambda done, total: tiles.append(total))(x, scale)
+    assert tiles[0] > 1
+    close(cut, Upscaler(net)(x, scale), 1e-10)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_the_seed_decides_the_weights_and_the_global_one_is_left_alone(name: str) -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    a, b, c = (small(name, seed).state_dict() for seed in (0, 0, 1))
+    assert torch.equal(torch.rand(1), expected)
+    assert all(torch.equal(v, b[k]) for k, v in a.items())
+    assert any(not torch.equal(v, c[k]) for k, v in a.items())
+
+
+def test_maps_of_a_tile() -> None:
+    assert tile_maps(CRNetA(4, 8, 3)) == 4 * (8 + 4)  # Wl and Wh; the recursion's are as many
+    assert tile_maps(CRNetB(4, 8, 3)) == 4 * (4 + 36)  # the upsampler of times 3
+
+
+def test_a_network_of_another_name_is_refused() -> None:
+    with pytest.raises(KeyError):
+        build("SRGAN", {})
+    with pytest.raises(TypeError):
+        build("VDSR", {"width": 3})
+
+
+def test_whether_a_network_is_on_y_or_rgb_is_so() -> None:
+    for name in SMALL:
+        net = small(name)
+        first = [m for k, m in net.named_modules()
+                 if isinstance(m, nn.Conv2d) and not k.startswith("body")][0]  # fmt: skip
+        assert first.in_channels == (3 if net.rgb else 1)
+        assert networks.ARCHITECTURES[name].rgb == net.rgb
