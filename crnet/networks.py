@@ -120,7 +120,7 @@ def multiplications(net: Network, scale: int) -> float:
     with FlopCounterMode(display=False) as counter:
         apply(copy.deepcopy(net).eval(), x, scale)
     pixels = side**2 * (1 if net.enlarged else scale**2)
-    return counter.get_total_flops() / 2 / pixels
+    return float(counter.get_total_flops()) / 2 / pixels
 
 
 def tile_maps(net: Network) -> int:
