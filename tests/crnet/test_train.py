@@ -440,7 +440,7 @@ def test_the_recipes_of_the_other_networks_train(name: str, data: Path, tmp_path
     ("loss", "expected"), [("l1", 0.75), ("l2", 0.625), ("l2-sum", 0.5 * 4 * 0.625)]
 )
 def test_losses_are_their_formulas(loss: str, expected: float, data: Path) -> None:
-    """Of errors of ½ and 1 in two patches of four pixels; l2-sum is eq. 15, ½ Σ, mean of patches."""
+    """Of errors of ½ and 1 in patches of four pixels; l2-sum is eq. 15, ½ Σ, mean of patches."""
     recipe = replace(TINY, loss=loss)
     module = crnet.train.Training(recipe, crnet.train.build(recipe), [], [])
     target = torch.zeros(2, 1, 2, 2)
