@@ -35,6 +35,7 @@ from torch.nn import functional as F
 
 from baselines.bicubic import bicubic, imresize, modcrop
 from baselines.csc_sr import Filters, check_numbers, check_scale, margin, mirror, split
+from baselines.csc_sr_refine import refine
 from csc import Solution, coordinate_descent, learn_dictionary, random_dictionary
 from csc.checks import check_finite, check_images
 from csc.surrogate import (
@@ -140,8 +141,10 @@ def train(
     energy: float | None = None,
     rounds: int = 5,
     learner: Callable[..., Tensor] = our_dictionary,
+    refinement: int = 0,
     solver: Callable[..., Solution] = coordinate_descent,
     generator: torch.Generator | None = None,
+    on_step: Callable[[int, float], None] | None = None,
 ) -> Trained:
     """Learn D, W and F of one scale from HR images.
 
@@ -165,10 +168,15 @@ def train(
     learner : callable
         Called as ``learner(residuals, D, lam, generator=)``, returns the LR atoms:
         :func:`our_dictionary`, or :func:`csc.sporco_learn.sporco_dictionary`.
+    refinement : int
+        Steps of :func:`baselines.csc_sr_refine.refine` on the LR atoms, before the rounds; none in
+        the paper.
     solver : callable
         As of :func:`baselines.csc_sr.upscale`.
     generator : torch.Generator, optional
         Source of randomness; torch's global one by default.
+    on_step : callable, optional
+        Called with (step, mean squared error of its crops) in the refinement.
 
     Returns
     -------
@@ -189,7 +197,7 @@ def train(
     """
     check_scale(scale)
     check_numbers(lam, mu)
-    _check_sizes(atoms, hr_atoms, side, rounds)
+    _check_sizes(atoms, hr_atoms, side, rounds, refinement)
     energy = ENERGY * scale**2 if energy is None else energy
     if not isinstance(energy, Real) or not 0 < energy < math.inf:
         raise ValueError(f"energy must be a finite number > 0, got {energy!r}")
@@ -198,6 +206,14 @@ def train(
     D = D.to(pairs[0].low)
     D = learner([pair.low for pair in pairs], D, lam, generator=generator)
     sums = code_pairs(pairs, D, lam, scale, solver=solver)
+    if refinement:
+        W, hr, _ = fit_hr(sums, atoms, energy, rounds=1)
+        G = torch.einsum("mn,mcuv->ncuv", W, hr)
+        both = [(pair.low, pair.high) for pair in pairs]
+        D, _ = refine(
+            D, G, both, lam, steps=refinement, solver=solver, generator=generator, on_step=on_step
+        )
+        sums = code_pairs(pairs, D, lam, scale, solver=solver)
     W, hr, objective = fit_hr(sums, hr_atoms, energy, rounds)
     hr = F.pixel_shuffle(hr, scale)  # (M, 1, s k, s k)
     return Trained(Filters(scale, D, W.to(D), hr.to(D), lam, mu), objective)
@@ -373,14 +389,16 @@ def project_simplex(W: Tensor) -> Tensor:
     return (W - theta).clamp(min=0)
 
 
-def _check_sizes(atoms: int, hr_atoms: int, side: int, rounds: int) -> None:
+def _check_sizes(atoms: int, hr_atoms: int, side: int, rounds: int, refinement: int) -> None:
     for name, value in (
         ("atoms", atoms),
         ("hr_atoms", hr_atoms),
         ("side", side),
         ("rounds", rounds),
+        ("refinement", refinement),
     ):
-        if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
-            raise ValueError(f"{name} must be an integer ≥ 1, got {value!r}")
+        least = 0 if name == "refinement" else 1
+        if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
+            raise ValueError(f"{name} must be an integer ≥ {least}, got {value!r}")
     if side % 2 == 0:
         raise ValueError(f"side must be odd, got {side}")

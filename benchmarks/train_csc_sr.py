@@ -72,6 +72,7 @@ def main() -> None:
     parser.add_argument("--lam", type=float, default=0.004)
     parser.add_argument("--mu", type=float, default=0.1)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--refinement", type=int, default=1000, help="steps on the LR atoms")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--sporco", action="store_true", help="LR atoms by sporco's learning")
     parser.add_argument("--test", nargs="+", default=["Set5"])
@@ -83,6 +84,7 @@ def main() -> None:
         "lam": arguments.lam,
         "mu": arguments.mu,
         "rounds": arguments.rounds,
+        "refinement": arguments.refinement,
         "seed": arguments.seed,
         "learner": "sporco" if arguments.sporco else "csc.learn_dictionary",
     }

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import Tensor
 
-from baselines import bicubic, imresize
+from baselines import bicubic, csc_sr_refine, imresize
 from baselines.csc_sr import (
     CSCSR,
     Filters,
@@ -26,6 +26,7 @@ from baselines.csc_sr import (
     synthesis_hr,
     upscale,
 )
+from baselines.csc_sr_refine import dictionary_gradient
 from baselines.csc_sr_train import (
     Sums,
     code_pairs,
@@ -37,7 +38,7 @@ from baselines.csc_sr_train import (
 )
 from crnet.data import read_y
 from crnet.evaluate import compare, degrade, evaluate, score
-from csc import admm, coordinate_descent, random_dictionary
+from csc import admm, attach_gradients, coordinate_descent, random_dictionary
 from csc.sporco_learn import sporco_dictionary
 from tests.laws import close
 
@@ -198,6 +199,34 @@ def test_training_beats_bicubic_and_is_deterministic(scale: int) -> None:
     assert score(unseen, scale, net)[0] > score(unseen, scale, bicubic)[0] + 0.3
 
 
+def test_the_gradient_in_the_atoms_is_that_of_implicit_differentiation(monkeypatch) -> None:
+    """Solved directly here, iterated in :mod:`csc.implicit`."""
+    monkeypatch.setattr(csc_sr_refine, "DAMPING", 0.0)
+    g = seed(6)
+    D = random_dictionary(6, 1, 3, generator=g, dtype=torch.float64)
+    x = torch.randn(2, 1, 12, 15, generator=g, dtype=torch.float64)
+    z = coordinate_descent(x, D, 0.5, tol=1e-9).codes
+    slope = torch.randn(z.shape, generator=g, dtype=torch.float64)
+    atoms = D.clone().requires_grad_()
+    (attach_gradients(x, atoms, z, 0.5, tol=1e-10) * slope).sum().backward()
+    close(dictionary_gradient(x, D, z, slope), atoms.grad, 1e-7)
+
+
+def test_refinement_lowers_the_error_of_hr_images() -> None:
+    images = [photo(72, n) for n in range(4)]
+    heard = []
+    kind = {"atoms": 5, "hr_atoms": 5, "side": 3, "lam": 0.02, "rounds": 1}
+    plain, refined = (
+        train(
+            images, 2, refinement=n, generator=seed(4), on_step=lambda *a: heard.append(a), **kind
+        )
+        for n in (0, 40)
+    )
+    assert [step for step, _ in heard] == list(range(1, 41))
+    assert refined.objective[-1] < 0.985 * plain.objective[-1]
+    close(refined.filters.D.flatten(1).norm(dim=1), torch.ones(5), 1e-5)
+
+
 def test_sporcos_learning_is_an_option() -> None:
     low = [pair.low for pair in make_pairs(PHOTOS, 2, 0.2, 4)]
     D = random_dictionary(4, 1, 3, generator=seed())
@@ -352,6 +381,8 @@ F2 = some_filters()
         (lambda: train([Y], 1), ValueError, "scale must be"),
         (lambda: train([Y], 2, side=4), ValueError, "side must be odd"),
         (lambda: train([Y], 2, atoms=0), ValueError, "atoms must be an integer ≥ 1"),
+        (lambda: train([Y], 2, refinement=-1), ValueError, "refinement must be an integer ≥ 0"),
+        (lambda: train([Y], 2, atoms=2, side=3, refinement=1), ValueError, "large as a crop"),
         (lambda: train([Y], 2, energy=0), ValueError, "energy must be"),
         (lambda: train([Y], 2, lam=-1), ValueError, "lam must be"),
         (lambda: sporco_dictionary([], F2.D, 1), ValueError, "no images"),
