@@ -29,23 +29,20 @@ Gu, Zuo, Xie, Meng, Feng, Zhang, "Convolutional sparse coding for image super-re
 (back-projection).
 """
 
-import hashlib
-import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 from torch.nn import functional as F
 
+from baselines import stored
 from baselines.bicubic import bicubic, imresize
+from baselines.stored import StoredError
 from csc import Solution, coordinate_descent, tikhonov_filter
 from csc.checks import check_dictionary, check_finite, check_images
 
@@ -53,10 +50,6 @@ from csc.checks import check_dictionary, check_finite, check_images
 TOL = 1e-3
 MOST_STEPS = 400  # of the solver; ADMM's certificate lags its codes by far
 SUM_TOL = 1e-3  # how far a row of W may sum from one: it is stored in half precision
-
-
-class WeightsError(Exception):
-    """A weights file is missing, damaged, or not one of ours."""
 
 
 @dataclass(frozen=True)
@@ -333,29 +326,21 @@ class CSCSR:
         )
 
 
-def serialize(filters: Sequence[Filters], training: dict[str, Any]) -> bytes:
-    """Return the bytes of a weights file: float16, with a card and a checksum in its header.
+def write(path: str | Path, filters: Sequence[Filters], training: dict[str, Any]) -> None:
+    """Write a weights file: float16, with a card and a checksum in its header.
 
     Parameters
     ----------
+    path : str or Path
+        The file; replaced if it is there.
     filters : sequence of Filters
         One for each scale.
     training : dict
         What to say of the training, for JSON: data, settings, time, by scale or for all.
-
-    Returns
-    -------
-    bytes
-        safetensors, which `load` and `card` read back from a file.
     """
-    state = {
-        f"x{f.scale}.{name}": getattr(f, name).detach().cpu().half().contiguous()
-        for f in filters
-        for name in "DWF"
-    }
+    tensors = {f"x{f.scale}.{name}": getattr(f, name).half() for f in filters for name in "DWF"}
     scales = {str(f.scale): {"lam": f.lam, "mu": f.mu} for f in filters}
-    text = json.dumps({"name": "csc-sr", "scales": scales, "training": training})
-    return save(state, metadata={"card": text, "sha256": _digest(state, text)})
+    stored.write(path, tensors, {"name": "csc-sr", "scales": scales, "training": training})
 
 
 def card(path: str | Path | None = None) -> dict[str, Any]:
@@ -363,10 +348,10 @@ def card(path: str | Path | None = None) -> dict[str, Any]:
 
     Raises
     ------
-    WeightsError
+    StoredError
         If the file is missing, damaged or not one of ours.
     """
-    return dict(json.loads(_read(path)[1]))
+    return stored.read(path or stored.bundled("csc-sr"))[1]
 
 
 def load(
@@ -377,13 +362,13 @@ def load(
     Parameters
     ----------
     path : str or Path, optional
-        A safetensors file of :func:`serialize`.
+        A file of :func:`write`.
     solver : callable
         As of :func:`upscale`.
 
     Raises
     ------
-    WeightsError
+    StoredError
         If the file is missing, damaged or not one of ours.
 
     Examples
@@ -391,40 +376,12 @@ def load(
     >>> load().at(2).D.shape[2:], load().at(2).F.shape[2:]
     (torch.Size([5, 5]), torch.Size([10, 10]))
     """
-    state, text = _read(path)
+    state, about = stored.read(path or stored.bundled("csc-sr"))
     try:
         filters = []
-        for scale, numbers in json.loads(text)["scales"].items():
+        for scale, numbers in about["scales"].items():
             D, W, hr = (state[f"x{scale}.{name}"].float() for name in "DWF")
             filters.append(Filters(int(scale), D, W, hr, numbers["lam"], numbers["mu"]))
         return CSCSR(tuple(filters), solver)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise WeightsError(f"{path or 'the bundled file'} is no CSC-SR: {error}") from error
-
-
-def _read(path: str | Path | None) -> tuple[dict[str, Tensor], str]:
-    """Return the tensors and the card of a file that matches its checksum."""
-    bundled = Path(str(resources.files("baselines"))) / "weights" / "csc-sr.safetensors"
-    file = bundled if path is None else Path(path)
-    if not file.is_file():
-        raise WeightsError(f"no weights file {file}")
-    try:
-        with safe_open(file, framework="pt") as content:
-            header = content.metadata() or {}
-            state = {key: content.get_tensor(key) for key in content.keys()}  # noqa: SIM118
-        text, digest = header["card"], header["sha256"]
-    except (SafetensorError, KeyError, OSError) as error:
-        raise WeightsError(f"{file} is damaged or not a weights file of CSC-SR: {error}") from error
-    if _digest(state, text) != digest:
-        raise WeightsError(f"{file} is damaged: it does not match its checksum")
-    return state, text
-
-
-def _digest(state: dict[str, Tensor], text: str) -> str:
-    """Return the SHA-256 of the card and the weights."""
-    digest = hashlib.sha256(text.encode())
-    for name in sorted(state):
-        tensor = state[name].contiguous()
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+        raise StoredError(f"{path or 'the bundled file'} is no CSC-SR: {error}") from error

@@ -20,8 +20,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from baselines.csc_sr import CSCSR, Filters, WeightsError, card, load, serialize
+from baselines.csc_sr import CSCSR, Filters, card, load, write
 from baselines.csc_sr_train import our_dictionary, train
+from baselines.stored import StoredError
 from crnet.data import find_images, read_y
 from crnet.evaluate import TABLE_2, evaluate
 
@@ -58,7 +59,7 @@ def learned(
         "processor_minutes": round((time.process_time() - began) / 60, 1),
         "objective": [round(value, 2) for value in trained.objective],
     }
-    file.write_bytes(serialize([trained.filters], about))
+    write(file, [trained.filters], about)
     return load(file).at(scale), about
 
 
@@ -108,10 +109,10 @@ def main() -> None:
         "psnr": psnr,
         "protocol": TABLE_2.name,
     }
-    arguments.out.write_bytes(serialize(filters, training))
+    write(arguments.out, filters, training)
     try:
         load(arguments.out)
-    except WeightsError as error:
+    except StoredError as error:
         raise SystemExit(str(error)) from error
     print(f"wrote {arguments.out}, {arguments.out.stat().st_size / 1e6:.2f} MB")
 
