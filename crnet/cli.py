@@ -88,7 +88,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--scale", type=int, default=2, help="factor [2]")
     p.add_argument("-o", "--out", type=Path, help="output file, or folder for several inputs")
-    p.add_argument("--model", default="crnet-a", help="bundled model or weights file [crnet-a]")
+    p.add_argument(
+        "--model", default="crnet-a", help="baseline, bundled model or weights file [crnet-a]"
+    )
     p.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
     p.add_argument("--memory", type=float, default=1024, metavar="MIB", help="per tile [1024]")
     _add_computing(p)

@@ -15,10 +15,9 @@ from tqdm import tqdm
 from crnet import checkpoint, demo, networks, recipe
 from crnet.compare import compare_on
 from crnet.data import check, data_root, find_images
-from crnet.ensemble import Ensemble
 from crnet.evaluate import Row, evaluate, protocol_of, report, table
 from crnet.files import ImageFileError, output_file, output_format, read_picture, write_picture
-from crnet.systems import System, scales, system
+from crnet.systems import BASELINES, System, following, scales, system
 from crnet.upscale import Upscaler, upscale_picture
 
 TEST_SETS = ("Set5", "Set14", "B100", "Urban100", "Manga109")
@@ -142,13 +141,17 @@ def _shown(name: str) -> str:
 def upscale_files(arguments: argparse.Namespace) -> int:
     """Enlarge image files."""
     _check_device(arguments.device)
-    card = checkpoint.card(arguments.model)
-    if arguments.scale not in card.scales:
-        raise UsageError(f"{card.name} upscales by {card.scales}, not by {arguments.scale}")
+    given, made = arguments.model, scales(arguments.model)
+    name = given if given in BASELINES else checkpoint.card(given).name
+    if made and arguments.scale not in made:
+        raise UsageError(f"{name} upscales by {made}, not by {arguments.scale}")
+    if arguments.scale < 1:
+        raise UsageError(f"the scale must be ≥ 1, got {arguments.scale}")
     if not 0 < arguments.memory < 1e9:
         raise UsageError(f"--memory must be > 0 MiB and below 1e9, got {arguments.memory:g}")
-    jobs = _jobs(arguments, card.name)
-    net = checkpoint.load(arguments.model, device=arguments.device)
+    jobs = _jobs(arguments, name)
+    how = {"ensemble": arguments.ensemble, "precision": arguments.precision}
+    upscale = system(given, arguments.device, **how, memory_mib=arguments.memory)
     failed = 0
     for source, target in jobs:
         try:
@@ -158,9 +161,8 @@ def upscale_files(arguments: argparse.Namespace) -> int:
                 output_file(target, overwrite=arguments.overwrite) as file,
                 _bar(source.name) as bar,
             ):
-                one = Upscaler(net, arguments.memory, _follow(bar), arguments.precision)
-                upscale = Ensemble(one) if arguments.ensemble else one
-                result = upscale_picture(picture, arguments.scale, upscale)
+                shown = following(upscale, _follow(bar))
+                result = upscale_picture(picture, arguments.scale, shown)
                 write_picture(result, file, format_name)
             print(target)
         except BrokenPipeError:

@@ -4,6 +4,7 @@
 a callable of an LR image and a scale.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -31,7 +32,12 @@ BASELINES: dict[str, Callable[[], System]] = {
 
 
 def system(
-    name: str, device: str = "cpu", *, ensemble: bool = False, precision: str = "float32"
+    name: str,
+    device: str = "cpu",
+    *,
+    ensemble: bool = False,
+    precision: str = "float32",
+    memory_mib: float = 1024,
 ) -> System:
     """Return a system by name: a baseline, a bundled model, a weights file or a checkpoint.
 
@@ -39,8 +45,8 @@ def system(
     ----------
     name : str
         One of :data:`BASELINES` or of :func:`crnet.bundled`, or a path.
-    device, precision : str
-        Of a network, see :class:`crnet.Upscaler`; baselines run on the CPU in float32.
+    device, precision, memory_mib
+        Of a network, see :class:`crnet.Upscaler`; baselines run on the CPU, whole, in float32.
     ensemble : bool
         Average over the eight flips and quarter turns.
 
@@ -59,8 +65,17 @@ def system(
     if name in BASELINES:
         one = BASELINES[name]()
     else:
-        one = Upscaler(checkpoint.load(name, device=device), precision=precision)
+        one = Upscaler(checkpoint.load(name, device=device), memory_mib, precision=precision)
     return Ensemble(one) if ensemble else one
+
+
+def following(upscale: System, on_tile: Callable[[int, int], None]) -> System:
+    """Return a system that tells of its tiles, where it has some."""
+    if isinstance(upscale, Ensemble):
+        return Ensemble(following(upscale.system, on_tile))
+    if isinstance(upscale, Upscaler):
+        return dataclasses.replace(upscale, on_tile=on_tile)
+    return upscale
 
 
 def scales(name: str) -> tuple[int, ...]:

@@ -8,10 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import crnet
+from baselines.bicubic import bicubic
 from crnet.cli import main
+from crnet.systems import following, system
 from tests.crnet.pictures import opened, photo, png16, save
 
 
@@ -396,3 +399,22 @@ def test_a_closed_pipe_is_quiet(here: Path) -> None:
     _, err = run.communicate()
     assert err == b""
     assert run.returncode == 1
+
+
+@pytest.mark.parametrize("model", ["bicubic", "scsr", "csc-sr"])
+def test_baselines_upscale_photos_too(here: Path, model: str) -> None:
+    save(here / "cat.png", photo(20, 17))
+    assert call("upscale", "cat.png", "--scale", 3, "--model", model) == 0
+    image = opened(f"cat_{model}_x3.png")
+    assert (image.size, image.mode) == ((51, 60), "RGB")
+
+
+def test_tiles_are_told_of_a_network_and_its_ensemble(here: Path) -> None:
+    told: list[tuple[int, int]] = []
+    y = torch.rand(1, 1, 9, 8)
+    for ensemble, runs in ((False, 1), (True, 8)):
+        one = following(system("crnet-a", ensemble=ensemble), lambda *t: told.append(t))
+        one(y, 2)
+        assert told == runs * [(1, 1)]
+        told.clear()
+    assert following(bicubic, lambda *_: None) is bicubic
