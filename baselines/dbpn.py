@@ -48,18 +48,18 @@ class DDBPN(nn.Module):
             nn.Conv2d(3, features, 3, padding=1), nn.PReLU(), nn.Conv2d(features, maps, 1),
             nn.PReLU(),
         )  # fmt: skip
-        # Unit t sees the outputs of all units of the other kind before it.
-        self.up = nn.ModuleList(_Projection(scale, maps, max(1, t), up=True) for t in range(stages))
-        self.down = nn.ModuleList(
-            _Projection(scale, maps, t + 1, up=False) for t in range(stages - 1)
+        # Up and down in turn; unit t of a kind sees the outputs of all of the other kind before it.
+        self.units = nn.ModuleList(
+            _Projection(scale, maps, max(1, (i + 1) // 2), up=i % 2 == 0)
+            for i in range(2 * stages - 1)
         )
         self.last = nn.Conv2d(stages * maps, 3, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map LR images (B, 3, h, w) to sharp images (B, 3, scale·h, scale·w)."""
-        high = [self.up[0](self.first(x))]
+        high: list[Tensor] = [self.units[0](self.first(x))]
         low: list[Tensor] = []
-        for up, down in zip(self.up[1:], self.down, strict=True):
+        for down, up in zip(self.units[1::2], self.units[2::2], strict=True):
             low.insert(0, down(torch.cat(high, 1)))
             high.insert(0, up(torch.cat(low, 1)))
         out: Tensor = self.last(torch.cat(high, 1))

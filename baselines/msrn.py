@@ -51,13 +51,12 @@ class MSRN(nn.Module):
 class _MultiScale(nn.Module):
     def __init__(self, maps: int) -> None:
         super().__init__()
-        self.three = nn.ModuleList([conv(maps, maps, 3), conv(2 * maps, 2 * maps, 3)])
-        self.five = nn.ModuleList([conv(maps, maps, 5), conv(2 * maps, 2 * maps, 5)])
+        self.layers = nn.ModuleList(conv(n, n, k) for n in (maps, 2 * maps) for k in (3, 5))
         self.fuse = conv(4 * maps, maps, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         h = x
-        for three, five in zip(self.three, self.five, strict=True):
+        for three, five in zip(self.layers[::2], self.layers[1::2], strict=True):
             h = torch.cat([three(h), five(h)], 1).relu()
         out: Tensor = x + self.fuse(h)
         return out

@@ -11,9 +11,10 @@ is made to fit the LR image again by back-projection, x ← x + k * up(lr − do
 Both dictionaries are learned at once, on stacked pairs: one code has to explain both halves.
 
 We differ from the authors' package in this: a dictionary for every scale, learned on its own
-degradation, rather than ×2 twice, which does not serve ×3 at all and lets the errors of the first
-pass into the second; patches everywhere, the image being replicated beyond its border; and a patch
-without a code stays bicubic rather than flat.
+degradation, rather than ×2 twice, which does not serve ×3 at all and hands the errors of the first
+pass to the second; patches of 7×7 (×2) and 9×9 every two pixels rather than of 5×5 at every pixel,
+which is as sharp in a third of the time; patches up to the border, beyond which the image is
+replicated; and a patch without a code stays bicubic rather than flat.
 
 References
 ----------
@@ -60,12 +61,15 @@ class ScSR:
         Contrast g of an HR patch relative to that of the bicubic one.
     steps : int
         Steps of back-projection.
+    stride : int
+        Pixels from one patch to the next.
     """
 
     dictionaries: Mapping[int, Coupled]
     lam: float = 0.2
     gain: float = 1.2
     steps: int = 20
+    stride: int = 2
 
     @property
     def scales(self) -> tuple[int, ...]:
@@ -82,16 +86,13 @@ class ScSR:
         """Return the HR images (B, 1, scale·h, scale·w) of LR images (B, 1, h, w)."""
         check_images(x)
         check_finite(x, "x")
+        if x.shape[1] != 1:
+            raise ValueError(f"x must be Y, (B, 1, h, w), got {tuple(x.shape)}")
         if scale not in self.dictionaries:
             known = ", ".join(map(str, self.scales))
             raise ValueError(f"this ScSR upscales by {known}, not by {scale}")
         pair = Coupled(*(D.to(x) for D in self.dictionaries[scale]))
         p = pair.hr.shape[-1]
-        if x.shape[1] != 1 or scale * min(x.shape[-2:]) < p:
-            raise ValueError(
-                f"x must be Y, (B, 1, h, w), of at least {-(-p // scale)} pixels a side, "
-                f"got {tuple(x.shape)}"
-            )
         u = bicubic(x, scale)
         Dl, Dh = pair.lr.flatten(1), pair.hr.flatten(1)
         G = Dl @ Dl.T
@@ -105,7 +106,7 @@ class ScSR:
             contrast = self.gain * (u - m).norm(dim=1, keepdim=True)
             return torch.where(size > 0, m + contrast * h / size, u)
 
-        sr = map_patches(sharpen, torch.cat([u, features(u)], 1), p)
+        sr = map_patches(sharpen, torch.cat([u, features(u)], 1), p, self.stride)
         return back_project(sr, x, self.steps)
 
 
@@ -141,39 +142,48 @@ def load(path: str | Path | None = None) -> ScSR:
             s: unit_lr(Coupled(tensors[f"lr.{s}"].float(), tensors[f"hr.{s}"].float()))
             for s in card["scales"]
         }
-        return ScSR(pairs, float(card["lam"]), float(card["gain"]), int(card["steps"]))
+        numbers = float(card["lam"]), float(card["gain"]), int(card["steps"]), int(card["stride"])
+        return ScSR(pairs, *numbers)
     except (KeyError, TypeError, ValueError) as error:
         raise StoredError(f"{path} holds no dictionaries of ScSR: {error}") from error
 
 
-def map_patches(change: Callable[[Tensor], Tensor], x: Tensor, p: int) -> Tensor:
-    """Replace every p×p patch of images by `change` of it, and average where they overlap.
+def map_patches(change: Callable[[Tensor], Tensor], x: Tensor, p: int, stride: int = 1) -> Tensor:
+    """Replace p×p patches of images by `change` of them, and average where they overlap.
 
     Parameters
     ----------
     change : callable
         From patches (N, C·p²) to patches (N, p²).
     x : Tensor, shape (B, C, H, W)
-        Images, H and W ≥ p.
+        Images.
     p : int
         Side of a patch.
+    stride : int
+        Pixels from one patch to the next, ≤ p.  The image is replicated beyond its lower and right
+        border, so that the last patches reach it.
 
     Returns
     -------
     Tensor, shape (B, 1, H, W)
     """
-    B, _, H, W = x.shape
-    total = x.new_zeros(B, 1, H, W)
-    rows = max(1, PATCHES // (B * (W - p + 1)))
-    for top in range(0, H - p + 1, rows):
-        band = x[..., top : top + rows + p - 1, :]
-        patches = F.unfold(band, p).transpose(1, 2)  # (B, n, C·p²)
-        changed = change(patches.flatten(0, 1)).view(B, -1, p * p)
-        total[..., top : top + rows + p - 1, :] += F.fold(
-            changed.transpose(1, 2), (band.shape[-2], W), p
+    H, W = x.shape[-2:]
+    down, right = (max(p - n, (p - n) % stride) for n in (H, W))
+    x = F.pad(x, (0, right, 0, down), mode="replicate")
+    B, _, height, width = x.shape
+    total = x.new_zeros(B, 1, height, width)
+    across = (width - p) // stride + 1
+    rows = stride * max(1, PATCHES // (B * across))
+    for top in range(0, height - p + 1, rows):
+        band = x[..., top : top + rows - stride + p, :]
+        patches = F.unfold(band, p, stride=stride).transpose(1, 2)  # (B, n, C·p²)
+        changed = change(patches.flatten(0, 1)).view(B, -1, p * p).transpose(1, 2)
+        total[..., top : top + rows - stride + p, :] += F.fold(
+            changed, (band.shape[-2], width), p, stride=stride
         )
-    count = F.conv_transpose2d(x.new_ones(1, 1, H - p + 1, W - p + 1), x.new_ones(1, 1, p, p))
-    return total / count
+    grid = x.new_ones(1, 1, (height - p) // stride + 1, across)
+    count = F.conv_transpose2d(grid, x.new_ones(1, 1, p, p), stride=stride)
+    return (total / count)[..., :H, :W]
 
 
 def back_project(sr: Tensor, lr: Tensor, steps: int = 20) -> Tensor:

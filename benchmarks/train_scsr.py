@@ -18,7 +18,7 @@ from baselines.stored import write
 from crnet.data import find_images, read_y
 from crnet.evaluate import TABLE_2, evaluate
 
-SIDE = {2: 5, 3: 7, 4: 7}
+SIDE = {2: 7, 3: 9, 4: 9}
 """Side of a patch, by scale."""
 
 
@@ -45,6 +45,7 @@ def main() -> None:
         "lam": system.lam,
         "gain": system.gain,
         "steps": system.steps,
+        "stride": system.stride,
         "training": {
             "data": "T91",
             "atoms": options.atoms,

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from baselines.dbpn import DDBPN
 from baselines.drcn import DRCN
@@ -103,6 +104,23 @@ def reach(net: Network) -> int:
     scale = max(int(s) for s in net.upsamplers) if isinstance(net, MDSR) else 1
     apply(shape, torch.zeros(1, 3 if net.rgb else 1, side, side, device="meta"), scale)
     return math.ceil(total)
+
+
+@torch.no_grad()
+def multiplications(net: Network, scale: int) -> float:
+    """Return the multiply-accumulates of all convolutions per pixel of the HR image.
+
+    Examples
+    --------
+    >>> multiplications(CRNetA(64, 128, 8), 3) == 9 * (64 + 64**2 + 2 * 64 * 128 + 8 * 128**2 + 64)
+    True
+    """
+    side = 12
+    x = next(net.parameters()).new_zeros(1, 3 if net.rgb else 1, side, side)
+    with FlopCounterMode(display=False) as counter:
+        apply(copy.deepcopy(net).eval(), x, scale)
+    pixels = side**2 * (1 if net.enlarged else scale**2)
+    return float(counter.get_total_flops()) / 2 / pixels
 
 
 def tile_maps(net: Network) -> int:

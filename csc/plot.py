@@ -82,7 +82,8 @@ def atoms(
     for m, atom in enumerate(scaled):
         top, left = (k + 1) * (m // columns), (k + 1) * (m % columns)
         sheet[top : top + k, left : left + k] = atom
-    axes = axes if axes is not None else _new(min(_WIDTH, 0.7 * columns), 0.7 * rows + 0.6)
+    cell = min(0.7, _WIDTH / columns)
+    axes = axes if axes is not None else _new(max(3.5, cell * columns), cell * rows + 0.6)
     if C == 1:
         axes.imshow(sheet[..., 0], cmap="PuOr", vmin=-1, vmax=1, interpolation="nearest")
     else:
@@ -363,7 +364,7 @@ def attribution(
         )
         if region is not None:
             panel.contour(region.cpu().numpy(), levels=[0.5], colors=[GREEN], linewidths=1.5)
-        panel.set_title(f"{name}: {part_share:+.1%}", fontsize=9)
+        panel.set_title(f"{name}: {part_share:+.1%} of the sum", fontsize=9)
         _span(panel, shape)
     figure.colorbar(
         shown, ax=list(panels), label="added to the image (peak 1)", shrink=0.8, extend="both"

@@ -3,6 +3,7 @@
 What :mod:`csc.contraction` proves holds for every input.  What a trained S does to the codes of an
 image is found here, and only for that image: at codes z only the active ones pass h, so that small
 errors evolve by P S, with P the projection on the support, which may shrink where S does not.
+Conversely, codes may circle a fixed point that the recursion cannot hold but a damped one can.
 """
 
 import math
@@ -64,13 +65,16 @@ class LongRun(NamedTuple):
 class Settling(NamedTuple):
     """What is certain, seen and estimated of a block and the codes z_K of its input.
 
-    distance : ‖z_K − z*‖/‖z*‖, None where no fixed point was reached.
+    certificate, for every input; long_run from zero; local_rates at z_K; fixed_point z*, of the
+    damped recursion from z_K; stability, the rates at z*, and distance, ‖z_K − z*‖/‖z*‖, both None
+    where no fixed point was reached.
     """
 
     certificate: Certificate
     long_run: LongRun
     local_rates: LocalRates
     fixed_point: FixedPoint
+    stability: LocalRates | None
     distance: float | None
 
 
@@ -277,7 +281,8 @@ def settle(
     x: Tensor,
     *,
     times: int = 20,
-    tol: float = 1e-6,
+    damping: float = 0.5,
+    tol: float = 1e-5,
     generator: torch.Generator | None = None,
 ) -> Settling:
     """Certify a trained block, run it `times` as long as trained, and find where it settles.
@@ -292,6 +297,9 @@ def settle(
         Its input, such as the features of a CRNet; its dtype is computed in.
     times : int
         Length of the long run over the block's own K + 1 steps, ≥ 2.
+    damping : float
+        α of :func:`fixed_point`.  A fixed point that the recursion circles, with a radius of its
+        stability above 1, is often found by a damped one.
     tol : float
         Relative residual and change that count as settled; float32 reaches about 1e-6.
     generator : torch.Generator, optional
@@ -309,8 +317,8 @@ def settle(
     Examples
     --------
     >>> from csc import Kernels
-    >>> one = torch.ones(1, 1, 1, 1)
-    >>> block = CISTA(Kernels(one, 0.5 * one, torch.zeros(1)), recursions=9)
+    >>> one = torch.ones(1, 1, 1, 1, dtype=torch.float64)
+    >>> block = CISTA(Kernels(one, 0.5 * one, 0 * one[0, 0, 0]), recursions=9)
     >>> s = settle(block, one, tol=1e-8)  # z = x + z/2
     >>> s.certificate.verdict, s.long_run.outcome, round(1 / s.distance)  # 2⁻¹⁰ from z* = 2
     ('contraction', 'settles', 1024)
@@ -326,11 +334,13 @@ def settle(
     certificate = certify(S, size if size[0] * size[1] <= _FEW else None)
     run = long_run(u, S, theta, K, nonneg=block.nonneg, tol=tol)
     rates = local_rates(S, z != 0, generator=generator)
-    found = fixed_point(u, S, theta, nonneg=block.nonneg, start=z, tol=tol, max_iter=K)
-    distance = float(torch.linalg.vector_norm(found.codes - z))
-    norm = float(torch.linalg.vector_norm(found.codes))
-    reached = found.converged and norm > 0
-    return Settling(certificate, run, rates, found, distance / norm if reached else None)
+    found = fixed_point(
+        u, S, theta, nonneg=block.nonneg, damping=damping, start=z, tol=tol, max_iter=4 * K
+    )
+    if not found.converged:
+        return Settling(certificate, run, rates, found, None, None)
+    stability = local_rates(S, found.codes != 0, generator=generator)
+    return Settling(certificate, run, rates, found, stability, _relative(found.codes, z))
 
 
 def _relative(z: Tensor, before: Tensor) -> float:

@@ -42,6 +42,8 @@ def test_pairs_are_of_the_same_place(seeded: torch.Generator) -> None:
 def test_flat_patches_are_dropped(seeded: torch.Generator) -> None:
     y = torch.full((1, 1, 24, 24), 0.5)
     assert len(sample_pairs(y, 2, 5, 100, generator=seeded).hr) == 0
+    y[..., 12:] = 0.5 + 6 / 255  # a variance of at most 9 grey levels squared
+    assert len(sample_pairs(y, 2, 5, 400, generator=seeded).hr) == 0
     y[..., 12:] = 0.9
     pairs = sample_pairs(y, 2, 5, 400, generator=seeded)
     assert len(pairs.lr) == len(pairs.hr) == 20 * 4  # those that the edge crosses

@@ -5,7 +5,9 @@ import copy
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from baselines import bicubic
 from baselines.dbpn import DDBPN
 from baselines.drcn import DRCN
 from baselines.drrn import DRRN
@@ -14,6 +16,7 @@ from baselines.memnet import MemNet
 from baselines.msrn import MSRN
 from baselines.rdn import RDN
 from baselines.red30 import RED30
+from baselines.scn import SCN
 from baselines.srcnn import SRCNN
 from baselines.srdensenet import SRDenseNet
 from baselines.vdsr import VDSR
@@ -55,6 +58,7 @@ def test_published_counts(net, parameters: int) -> None:
 
 
 def test_published_counts_of_weights() -> None:
+    assert count(SCN()) == weights(SCN()) == 40_509  # its start is computed, so not on meta
     with torch.device("meta"):
         assert weights(MemNet()) == 676_992
         assert weights(MemNet(shared=False)) == 2_888_832
@@ -63,6 +67,7 @@ def test_published_counts_of_weights() -> None:
 
 
 ENLARGED = {
+    "scn": lambda: SCN(16),
     "srcnn": lambda: SRCNN(),
     "vdsr": lambda: VDSR(4, 8),
     "drcn": lambda: DRCN(8, 3),
@@ -94,9 +99,9 @@ def test_enlarged_images_keep_their_size_and_every_weight_is_used(name: str) -> 
     assert all(p.grad is not None for p in net.parameters())
 
 
-@pytest.mark.parametrize("name", [n for n in ENLARGED if n != "srcnn"])
+@pytest.mark.parametrize("name", [n for n in ENLARGED if n not in ("scn", "srcnn")])
 def test_residual_identity(name: str) -> None:
-    """With a last layer of zeros the output is the input; SRCNN has no skip."""
+    """With a last layer of zeros the output is the input; SRCNN has no skip, SCN's smooths."""
     net, x = ENLARGED[name]().double(), image(1)
     last = [m for m in net.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
     last = [m for m in last if (m.out_channels == 1)][-1]
@@ -148,6 +153,75 @@ def test_recursions_share_their_weights() -> None:
             assert one[0].weight.data_ptr() != other[0].weight.data_ptr()  # normalisation is not
     apart = MemNet(2, 3, 8, shared=False).blocks[1].units
     assert apart[0][0][2].weight.data_ptr() != apart[1][0][2].weight.data_ptr()
+
+
+def test_recursions_are_calls_of_one_layer() -> None:
+    """K recursions of DRCN, U units of DRRN: so many calls, on one tensor."""
+    for net, layer, calls in (
+        (DRCN(8, 5), "recurse", 5),
+        (DRRN(4, 8), "C1", 4),
+        (DRRN(4, 8), "C2", 4),
+    ):
+        seen: list[int] = []
+        module = getattr(net, layer)
+        module.register_forward_hook(lambda m, *_, seen=seen: seen.append(m.weight.data_ptr()))
+        net(image(1).float())
+        assert seen == [module.weight.data_ptr()] * calls
+    units = MemNet(1, 3, 8).blocks[0].units
+    assert len({conv.weight.data_ptr() for unit in units for conv in kernels(unit)}) == 2
+
+
+def kernels(net: nn.Module) -> list[nn.Module]:
+    return [m for m in net.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
+
+
+SMALL = {
+    **ENLARGED,
+    **{name: lambda make=make: make(2) for name, make in FROM_LR.items()},
+    "mdsr": lambda: MDSR(blocks=1, maps=8),
+    "srdensenet": lambda: SRDenseNet(2, 2, 4, 8),
+}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_state_dict_lists_the_layers_in_their_order(name: str) -> None:
+    """The kernels of a state_dict are in the order in which the forward pass last uses them."""
+    net = SMALL[name]().double()
+    at = {p.data_ptr(): key for key, p in reversed(net.state_dict().items())}  # by its first name
+    used: list[str] = []
+    for module in set(kernels(net)):
+        module.register_forward_hook(lambda m, *_: used.append(at[m.weight.data_ptr()]))
+    x = image(1 if name in ENLARGED or name == "srdensenet" else 3)
+    _ = net(x, 3) if name == "mdsr" else net(x)
+    listed = [key for key in net.state_dict() if key in used]
+    assert list(dict.fromkeys(reversed(used)))[::-1] == listed
+    if name != "mdsr":  # whose other scales have layers of their own
+        assert {at[m.weight.data_ptr()] for m in kernels(net)} == set(listed)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_one_patch_can_be_learned_by_heart(name: str) -> None:
+    """A few dozen steps of Adam take the squared error of a patch down by more than five.
+
+    To be learned: sharpening where the input is the enlarged image, enlarging where it is LR.
+    """
+    torch.manual_seed(0)
+    net = SMALL[name]().train()
+    C, scale = (1 if name in ENLARGED or name == "srdensenet" else 3), 4 if "dense" in name else 2
+    x = torch.rand(1, C, 8, 8)
+    y = bicubic(x, scale)
+    if name in ENLARGED:
+        x = y
+        y = x + (x - F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="reflect"), 3, 1))
+    optimizer = torch.optim.Adam(net.parameters(), 3e-3)
+    losses = []
+    for _ in range(80):
+        loss = ((net(x, 2) if name == "mdsr" else net(x)) - y).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert min(losses[-5:]) < losses[0] / 5, losses[::10]
 
 
 def test_srcnn_replicates_its_borders() -> None:

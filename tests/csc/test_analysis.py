@@ -112,12 +112,13 @@ def test_orthonormal_cosines_are_still_coherent_by_shifts() -> None:
 
 
 def test_convergence_by_hand() -> None:
-    z = [torch.tensor(v).view(1, 2, 1, 1) for v in ([0.0, 0.0], [3.0, 0.0], [3.0, 4.0], [0.0, 4.0])]
+    walk = ([0.0, 0.0], [3.0, 0.0], [3.0, 4.0], [0.0, 4.0], [0.0, 5.0])
+    z = [torch.tensor(v).view(1, 2, 1, 1) for v in walk]
     c = convergence(z)
-    assert c.change == [3, 4, 3]
-    assert c.relative == pytest.approx([1, 0.8, 0.75])
-    assert c.switched == [1, 1, 1]
-    assert c.nonzero == [0, 0.5, 1, 0.5]
+    assert c.change == [3, 4, 3, 1]
+    assert c.relative == pytest.approx([1, 0.8, 0.75, 0.2])
+    assert c.switched == [1, 1, 1, 0]
+    assert c.nonzero == [0, 0.5, 1, 0.5, 0.5]
     assert c.objective == []
     assert convergence([z[1], z[0]]).relative == [math.inf]
 

@@ -157,7 +157,7 @@ def test_contributions_are_ranked_signed_and_complete(D: torch.Tensor, z: torch.
     drawn = panels(figure)[:4]
     for axes, m in zip(drawn, order, strict=False):
         np.testing.assert_allclose(shown(axes), parts[0, m, 0], rtol=1e-5, atol=1e-7)
-        assert axes.get_title() == f"atom {m}: {float(shares(parts)[0, m]):+.1%}"
+        assert axes.get_title() == f"atom {m}: {float(shares(parts)[0, m]):+.1%} of the sum"
     assert drawn[3].get_title().startswith("the other 4: ")
     np.testing.assert_allclose(sum(shown(axes) for axes in drawn), image[0, 0], atol=1e-5)
     low, high = drawn[0].images[1].get_clim()

@@ -135,6 +135,20 @@ def test_settle_is_its_parts(seeded: torch.Generator) -> None:
     assert s.distance == pytest.approx(norm(z - star) / norm(star), rel=1e-6)
     assert s.local_rates.active == pytest.approx((z != 0).double().mean().item())
     assert s.distance <= s.certificate.norm**5
+    assert s.stability.radius < 1
+
+
+def test_a_circled_fixed_point_is_found_by_damping() -> None:
+    """z = 1 − 2z: the recursion alternates 1, 0, 1, 0, …; z* = 1/3 repels it, at the rate 2."""
+    one = torch.ones(1, 1, 1, 1, dtype=torch.float64)
+    s = settle(CISTA(Kernels(one, -2 * one, None), 2, nonneg=True), one, tol=1e-12)
+    assert s.long_run.outcome == "alternates"
+    assert s.fixed_point.codes.item() == pytest.approx(1 / 3)
+    assert s.stability == pytest.approx((2, 2, 1))
+    assert s.distance == pytest.approx(2)  # z_2 = 1
+    # z = 1 + 2z has none to find.
+    s = settle(CISTA(Kernels(one, 2 * one, None), 2, nonneg=True), one)
+    assert (s.long_run.outcome, s.stability, s.distance) == ("grows", None, None)
 
 
 U, S1 = torch.ones(1, 1, 2, 2), torch.ones(1, 1, 1, 1)
