@@ -8,32 +8,19 @@ import argparse
 import dataclasses
 import json
 import os
-import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, get_args, get_origin
 
-import torch
-from tqdm import tqdm
-
 import crnet
 from baselines.stored import StoredError
-from crnet import checkpoint, demo, recipe
+from crnet import commands, recipe
 from crnet.checkpoint import CheckpointError
-from crnet.compare import compare_on
-from crnet.data import DataError, check, data_root, find_images
-from crnet.ensemble import Ensemble
-from crnet.evaluate import Row, evaluate, protocol_of, report, table
-from crnet.files import ImageFileError, output_file, output_format, read_picture, write_picture
-from crnet.systems import System, scales, system
-from crnet.upscale import PRECISIONS, Upscaler, upscale_picture
+from crnet.data import DataError
+from crnet.upscale import PRECISIONS
 
-TEST_SETS = ("Set5", "Set14", "B100", "Urban100", "Manga109")
-
-
-class UsageError(Exception):
-    """The call cannot be carried out as given."""
+_REFUSED = (commands.UsageError, CheckpointError, StoredError, DataError, recipe.RecipeError)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -66,35 +53,36 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = run(arguments)
         sys.stdout.flush()
         return code
-    except (UsageError, CheckpointError, StoredError, DataError, recipe.RecipeError) as error:
-        return _fail(str(error), 2)
+    except (
+        commands.UsageError,
+        CheckpointError,
+        StoredError,
+        DataError,
+        recipe.RecipeError,
+    ) as error:
+        return commands.fail(str(error), 2)
     except BrokenPipeError:  # the reader of our output has gone; there is nobody to tell
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
-        return _fail("interrupted", 130)
+        return commands.fail("interrupted", 130)
     except Exception as error:
         if os.environ.get("CRNET_TRACEBACK"):
             raise
-        return _fail(f"{error or type(error).__name__}", 1)
-
-
-def _fail(message: str, code: int) -> int:
-    print(f"crnet: {' '.join(message.split())}", file=sys.stderr)
-    return code
+        return commands.fail(f"{error or type(error).__name__}", 1)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="crnet", description="Super-resolution by unfolded sparse coding.")
     parser.add_argument("--version", action="version", version=f"crnet {crnet.__version__}")
-    commands = parser.add_subparsers(required=True, metavar="command", parser_class=_Parser)
+    subcommands = parser.add_subparsers(required=True, metavar="command", parser_class=_Parser)
 
-    p = commands.add_parser("demo", help="upscale a real photo and draw its codes")
+    p = subcommands.add_parser("demo", help="upscale a real photo and draw its codes")
     p.add_argument("--out", type=Path, default=Path("demo"), help="folder of the two PNGs [demo]")
     p.add_argument("--scale", type=int, choices=(2, 3, 4), default=3)
-    p.set_defaults(run=_demo)
+    p.set_defaults(run=commands.show_demo)
 
-    p = commands.add_parser("upscale", help="enlarge image files")
+    p = subcommands.add_parser("upscale", help="enlarge image files")
     p.add_argument(
         "inputs", nargs="+", type=Path, metavar="FILE", help="images, or folders of them"
     )
@@ -104,9 +92,9 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
     p.add_argument("--memory", type=float, default=1024, metavar="MIB", help="per tile [1024]")
     _add_computing(p)
-    p.set_defaults(run=_upscale)
+    p.set_defaults(run=commands.upscale_files)
 
-    p = commands.add_parser("evaluate", help="measure PSNR and SSIM on image sets")
+    p = subcommands.add_parser("evaluate", help="measure PSNR and SSIM on image sets")
     p.add_argument("--data", type=Path, help="folder of image sets [$CRNET_DATA]")
     p.add_argument("--sets", nargs="+", default=["Set5"], metavar="SET")
     p.add_argument("--scales", nargs="+", type=int, default=[2, 3, 4], metavar="N")
@@ -118,9 +106,9 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--json", type=Path, metavar="FILE", help="write results and versions")
     p.add_argument("--overwrite", action="store_true", help="replace the JSON file if it exists")
     _add_computing(p)
-    p.set_defaults(run=_evaluate)
+    p.set_defaults(run=commands.measure)
 
-    p = commands.add_parser("compare", help="systems side by side: a table, and a sheet of crops")
+    p = subcommands.add_parser("compare", help="systems side by side: table and sheet of crops")
     p.add_argument("--data", type=Path, help="folder of image sets [$CRNET_DATA]")
     p.add_argument("--sets", nargs="+", default=["Set5"], metavar="SET")
     p.add_argument("--scales", nargs="+", type=int, default=[3], metavar="N")
@@ -134,22 +122,22 @@ def _parser() -> argparse.ArgumentParser:
                    default=Path("compare.png"))  # fmt: skip
     p.add_argument("--overwrite", action="store_true", help="replace the sheet if it exists")
     _add_computing(p)
-    p.set_defaults(run=_compare)
+    p.set_defaults(run=commands.compare_systems)
 
-    p = commands.add_parser("models", help="list the bundled models")
-    p.set_defaults(run=_models)
+    p = subcommands.add_parser("models", help="list the bundled models")
+    p.set_defaults(run=commands.list_models)
 
-    p = commands.add_parser("data", help="look at the image sets under a data root")
+    p = subcommands.add_parser("data", help="look at the image sets under a data root")
     looks = p.add_subparsers(required=True, metavar="look", parser_class=_Parser)
     p = looks.add_parser("check", help="read every image; find damaged files, copies, overlap")
     p.add_argument("root", type=Path, nargs="?", metavar="ROOT", help="[$CRNET_DATA]")
     p.add_argument(
         "--test", action="append", metavar="SET",
-        help=f"set that no other may overlap; may be repeated [{' '.join(TEST_SETS)}]",
+        help=f"set that no other may overlap; may be repeated [{' '.join(commands.TEST_SETS)}]",
     )  # fmt: skip
-    p.set_defaults(run=_check_data)
+    p.set_defaults(run=commands.check_data)
 
-    p = commands.add_parser("train", help="train a network by a recipe")
+    p = subcommands.add_parser("train", help="train a network by a recipe")
     known = ", ".join(recipe.bundled())
     p.add_argument("recipe", metavar="RECIPE", help=f"a TOML file, or one of {known}")
     p.add_argument("--data", type=Path, help="folder of image sets [$CRNET_DATA]")
@@ -168,16 +156,16 @@ def _parser() -> argparse.ArgumentParser:
     fields = p.add_argument_group("fields of the recipe, to override")
     for field in dataclasses.fields(recipe.Recipe):
         _add_field(fields, field)
-    p.set_defaults(run=_train)
+    p.set_defaults(run=commands.train_network)
 
-    p = commands.add_parser("export", help="measure a checkpoint and write it as a weights file")
+    p = subcommands.add_parser("export", help="measure a checkpoint and write it as a weights file")
     p.add_argument("checkpoint", type=Path, metavar="CKPT", help="best.ckpt or last.ckpt of a run")
     p.add_argument("out", type=Path, metavar="OUT", help="weights to write (.safetensors)")
     p.add_argument("--data", type=Path, help="folder of image sets [$CRNET_DATA]")
     p.add_argument("--test", nargs="*", default=["Set5"], metavar="SET", help="[Set5]")
     p.add_argument("--half", action="store_true", help="store the weights in float16")
     p.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
-    p.set_defaults(run=_export)
+    p.set_defaults(run=commands.export_weights)
     return parser
 
 
@@ -208,275 +196,3 @@ def _add_field(group: Any, field: "dataclasses.Field[Any]") -> None:
         dest=f"field_{field.name}",
         metavar="VALUE",
     )
-
-
-def _demo(arguments: argparse.Namespace) -> int:
-    for line in demo.run(arguments.out, arguments.scale):
-        print(line)
-    return 0
-
-
-def _models(_: argparse.Namespace) -> int:
-    for name, path in checkpoint.bundled().items():
-        card = checkpoint.card(name)
-        scales = " ".join(f"x{s}" for s in card.scales)
-        sizes = ", ".join(f"{k} {v}" for k, v in card.arguments.items())
-        print(f"{name}  {card.architecture}({sizes})  {scales}  {path.stat().st_size / 1e6:.2f} MB")
-        for key, value in card.training.items():
-            print(f"    {key}: {value}")
-        for name_of_set, cells in card.psnr.items():
-            told = ", ".join(f"x{scale} {value:.2f} dB" for scale, value in cells.items())
-            print(f"    {name_of_set}: {told}")
-    return 0
-
-
-def _evaluate(arguments: argparse.Namespace) -> int:
-    if arguments.recursions and arguments.ensemble:
-        raise UsageError("--recursions measures a network as it is, not its --ensemble")
-    root = data_root(arguments.data)
-    models = _systems(arguments, arguments.model)
-
-    def measure() -> bytes:
-        with _bar("evaluate") as bar:
-            rows = evaluate(
-                models,
-                root,
-                arguments.sets,
-                arguments.scales,
-                recursions=arguments.recursions,
-                on_image=_follow(bar),
-            )
-        print(table(rows, paper=not arguments.no_paper))
-        if not arguments.no_paper:
-            print("\n[name]: published, Tables 1 to 3 of arXiv 1908.01166")
-        protocols = list({protocol_of(m).name: protocol_of(m) for m in models.values()}.values())
-        written = report(rows, root, arguments.sets, protocols)
-        return (json.dumps(written, indent=1, allow_nan=False) + "\n").encode()
-
-    if arguments.json is None:
-        measure()
-    else:
-        with output_file(arguments.json, overwrite=arguments.overwrite) as file:
-            file.write(measure())
-    return 0
-
-
-def _systems(arguments: argparse.Namespace, given: Sequence[str]) -> dict[str, System]:
-    """Return the systems to measure by how tables call them, after a look at the call."""
-    if min(arguments.scales) < 2:
-        raise UsageError(f"scales must be ≥ 2, got {arguments.scales}")
-    _check_device(arguments.device)
-    names: dict[str, str] = {}
-    for one in given:
-        name = _shown(one)
-        if name in names:
-            raise UsageError(f"two models would be called {name}")
-        names[name] = one
-        made = scales(one)
-        if made and not set(arguments.scales) <= set(made):
-            raise UsageError(f"{name} upscales by {made}, not by all of {arguments.scales}")
-    how = {"ensemble": arguments.ensemble, "precision": arguments.precision}
-    return {
-        name + "+" * arguments.ensemble: system(one, arguments.device, **how)
-        for name, one in names.items()
-    }
-
-
-def _compare(arguments: argparse.Namespace) -> int:
-    if arguments.out.suffix.lower() != ".png":
-        raise UsageError(f"the sheet must end in .png, got {arguments.out}")
-    root = data_root(arguments.data)
-    models = _systems(arguments, arguments.models)
-    chosen = [path for name in arguments.sets for path in _chosen(root / name, arguments.image)]
-    if not chosen:
-        raise UsageError(f"no image {arguments.image} in {' '.join(arguments.sets)}")
-    with output_file(arguments.out, overwrite=arguments.overwrite) as file:
-        pairs = [(path, scale) for path in chosen for scale in arguments.scales]
-        looks = [compare_on(path, scale, models, arguments.crop) for path, scale in pairs]
-        with _bar("compare") as bar:
-            rows = evaluate(models, root, arguments.sets, arguments.scales, on_image=_follow(bar))
-        print(table(rows, parameters=True))
-        from crnet import plot
-
-        plot.sheet(looks).savefig(file, dpi=110, format="png")
-    print(arguments.out)
-    return 0
-
-
-def _chosen(folder: Path, name: str | None) -> list[Path]:
-    paths = find_images(folder)
-    return paths[:1] if name is None else [p for p in paths if name in (p.name, p.stem)]
-
-
-def _shown(name: str) -> str:
-    """Return how tables call a model that was given by its name or file."""
-    path = Path(name)
-    return f"{path.parent.name}/{path.stem}" if path.suffix == ".ckpt" else path.stem or name
-
-
-def _upscale(arguments: argparse.Namespace) -> int:
-    _check_device(arguments.device)
-    card = checkpoint.card(arguments.model)
-    if arguments.scale not in card.scales:
-        raise UsageError(f"{card.name} upscales by {card.scales}, not by {arguments.scale}")
-    if not 0 < arguments.memory < 1e9:
-        raise UsageError(f"--memory must be > 0 MiB and below 1e9, got {arguments.memory:g}")
-    jobs = _jobs(arguments, card.name)
-    net = checkpoint.load(arguments.model, device=arguments.device)
-    failed = 0
-    for source, target in jobs:
-        try:
-            picture = read_picture(source)
-            format_name = output_format(target, picture, arguments.scale)
-            with (
-                output_file(target, overwrite=arguments.overwrite) as file,
-                _bar(source.name) as bar,
-            ):
-                one = Upscaler(net, arguments.memory, _follow(bar), arguments.precision)
-                upscale = Ensemble(one) if arguments.ensemble else one
-                result = upscale_picture(picture, arguments.scale, upscale)
-                write_picture(result, file, format_name)
-            print(target)
-        except BrokenPipeError:
-            raise
-        except ImageFileError as error:
-            failed = _fail(str(error), 1)
-        except (OSError, ValueError, RuntimeError, MemoryError) as error:
-            failed = _fail(f"{source}: {error or type(error).__name__}", 1)
-    return failed
-
-
-def _jobs(arguments: argparse.Namespace, model: str) -> list[tuple[Path, Path]]:
-    """Pair every input file with its output file."""
-    # What an earlier run of the model wrote beside its inputs is not an input.
-    ours = re.compile(rf"_{re.escape(model)}_x\d+$")
-    sources: list[Path] = []
-    for path in arguments.inputs:
-        if path.is_dir():
-            inside = [p for p in find_images(path) if not ours.search(p.stem)]
-            if not inside:
-                raise UsageError(f"the folder {path} holds no image but what {model} made")
-            sources += inside
-        else:
-            sources.append(path)
-    out: Path | None = arguments.out
-    several = len(sources) > 1 or arguments.inputs[0].is_dir()
-    if several and out is not None and not out.is_dir():
-        raise UsageError(f"several inputs need -o to be an existing folder, and {out} is none")
-    if out is not None and not several and not out.is_dir():
-        if out.exists() and sources[0].exists() and out.samefile(sources[0]):
-            raise UsageError(f"the output {out} is the input")
-        return [(sources[0], out)]
-    suffix = f"_{model}_x{arguments.scale}.png"
-    jobs = [(p, (out or p.parent) / f"{p.stem}{suffix}") for p in sources]
-    targets = [target for _, target in jobs]
-    clashes = sorted({str(t) for t in targets if targets.count(t) > 1})
-    both = sorted(str(t) for t in targets if t in sources)
-    if both:
-        raise UsageError(f"{both[0]} would be an input and an output; run them one by one")
-    if clashes:
-        raise UsageError(f"several inputs would be written to {clashes[0]}; run them one by one")
-    return jobs
-
-
-def _check_data(arguments: argparse.Namespace) -> int:
-    root, test = data_root(arguments.root), arguments.test or TEST_SETS
-    with _bar("check") as bar:
-        found = check(root, test, _follow(bar))
-    width = max(len(name) for name in found.images)
-    for name, count in found.images.items():
-        print(f"{name:{width}}  {count:6} images{'  (test set)' * (name in test)}")
-    for message in found.damaged:
-        print(f"damaged: {message}")
-    for a, b in found.copies:
-        print(f"the same pixels: {a} and {b}")
-    for a, b in found.alike:
-        print(f"the same picture: {b} shows {a} of a test set; leave it out with --exclude")
-    if not (found.damaged or found.copies or found.alike):
-        print("no damaged file, no copies, no training image that shows a test image")
-    return 1 if found.damaged else 0
-
-
-def _train(arguments: argparse.Namespace) -> int:
-    try:
-        from crnet import train
-    except ModuleNotFoundError as error:
-        raise UsageError(f"training needs {error.name}: pip install 'csc-crnet[train]'") from error
-    prefix = "field_"
-    overrides = {
-        name.removeprefix(prefix): value
-        for name, value in vars(arguments).items()
-        if name.startswith(prefix) and value is not None
-    }
-    chosen = recipe.read(arguments.recipe, overrides)
-    given = Path(arguments.recipe)
-    beside = given.parent if given.name == "recipe.toml" else Path("runs") / given.stem
-    run = arguments.out or beside  # recipe.toml is what a run saved
-    try:
-        train.train(
-            chosen,
-            run,
-            arguments.data,
-            resume=arguments.resume,
-            device=arguments.device,
-            devices=arguments.devices,
-            workers=arguments.workers,
-            validate_every=arguments.validate_every,
-            save_minutes=arguments.save_minutes,
-            bar=True,
-        )
-    except (FileExistsError, ValueError) as error:
-        raise UsageError(str(error)) from error
-    print(f"trained: {run / 'last.ckpt'}; crnet export writes it as a weights file")
-    return 0
-
-
-def _export(arguments: argparse.Namespace) -> int:
-    out: Path = arguments.out
-    if out.suffix != ".safetensors":
-        raise UsageError(f"OUT must end in .safetensors, got {out}")
-    if not re.fullmatch(checkpoint.NAME, out.stem):
-        raise UsageError(f"a model is named by letters, digits, '.', '+', '-', not {out.stem!r}")
-    card = dataclasses.replace(checkpoint.card(arguments.checkpoint), name=out.stem)
-    net = checkpoint.load(arguments.checkpoint)
-    if arguments.half:  # what is measured is what is written
-        net = net.half().float()
-    with output_file(out, overwrite=arguments.overwrite) as file:
-        rows: list[Row] = []
-        if arguments.test:
-            root = data_root(arguments.data)
-            with _bar("evaluate") as bar:
-                rows = evaluate(
-                    {out.stem: Upscaler(net)}, root, arguments.test, card.scales,
-                    on_image=_follow(bar),
-                )  # fmt: skip
-            print(table(rows))
-        for row in rows:
-            card.psnr.setdefault(row.set, {})[str(row.scale)] = round(row.psnr, 4)
-        file.write(checkpoint.serialize(net.half() if arguments.half else net, card))
-    print(out)
-    return 0
-
-
-def _check_device(device: str) -> None:
-    try:
-        if device.split(":")[0] not in ("cpu", "cuda", "mps", "xpu"):
-            raise RuntimeError("known are cpu, cuda, mps and xpu")
-        torch.zeros(1, device=device).cpu()
-    except Exception as error:  # every backend fails in its own way
-        raise UsageError(
-            f"device {device} is not available: {str(error).splitlines()[0]}"
-        ) from None
-
-
-def _bar(name: str) -> "tqdm[NoReturn]":
-    """Return a progress bar on stderr, silent where that is no terminal."""
-    return tqdm(desc=name, disable=None, leave=False)
-
-
-def _follow(bar: "tqdm[NoReturn]") -> Callable[[int, int], None]:
-    def on_step(done: int, total: int) -> None:
-        bar.total = total
-        bar.update(done - bar.n)
-
-    return on_step

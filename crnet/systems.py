@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 from torch import Tensor
 
-from baselines import scsr
+from baselines import csc_sr, scsr
 from baselines.bicubic import bicubic
 from crnet import checkpoint
 from crnet.ensemble import Ensemble
@@ -25,6 +25,7 @@ attribute, is the number of its learned numbers.
 BASELINES: dict[str, Callable[[], System]] = {
     "bicubic": lambda: bicubic,
     "scsr": scsr.load,
+    "csc-sr": csc_sr.load,
 }
 """Systems that are no networks, by name."""
 

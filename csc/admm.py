@@ -2,7 +2,7 @@
 
 sporco is the field's reference.  With ``NoBndryCross`` its codes vanish wherever an atom would
 wrap around the image, which is the one grid of :mod:`csc.conv`, so it is an independent oracle.
-This is the only file that knows of sporco.
+This file and :mod:`csc.sporco_learn` are the only ones that know of sporco.
 
 References
 ----------

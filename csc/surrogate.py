@@ -104,7 +104,7 @@ def minimise_surrogate(A: Tensor, B: Tensor, D: Tensor, tol: float) -> Tensor:
     >>> minimise_surrogate(A, B, 0 * B, tol=1e-9).item()  # of 2d² − 2d
     0.5
     """
-    spectrum = _spectrum(A)
+    spectrum = correlation_spectrum(A)
     step = 1 / _majorant(spectrum)
     g = apply_correlations(spectrum, D) - B
     previous, g_previous, t, momentum = D, g, 1.0, 0.0
@@ -125,7 +125,7 @@ def minimise_surrogate(A: Tensor, B: Tensor, D: Tensor, tol: float) -> Tensor:
     return D
 
 
-def _spectrum(A: Tensor) -> Tensor:
+def correlation_spectrum(A: Tensor) -> Tensor:
     """Return the Fourier coefficients (2k-1, k, M, M) of A, the shift 0 taken to the origin."""
     k = (A.shape[-1] + 1) // 2
     spectrum: Tensor = torch.fft.rfft2(A.roll((1 - k, 1 - k), (2, 3)))  # (M, M, 2k-1, k)

@@ -127,7 +127,7 @@ def test_bad_outputs_are_found_before_computing(here: Path, capsys, monkeypatch,
     def never(*_: object) -> None:
         pytest.fail("the network ran")
 
-    monkeypatch.setattr("crnet.cli.upscale_picture", never)
+    monkeypatch.setattr("crnet.commands.upscale_picture", never)
     assert call("upscale", "a.png", "-o", out) == 1
     one_line(capsys)
     assert os.listdir() == ["a.png"]
@@ -328,7 +328,7 @@ def test_an_interrupt_leaves_one_line_and_no_file(here: Path, capsys, monkeypatc
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("crnet.cli.upscale_picture", interrupt)
+    monkeypatch.setattr("crnet.commands.upscale_picture", interrupt)
     assert call("upscale", "a.png") == 130
     assert one_line(capsys) == "crnet: interrupted\n"
     assert os.listdir() == ["a.png"]

@@ -436,6 +436,18 @@ def test_the_recipes_of_the_other_networks_train(name: str, data: Path, tmp_path
     assert torch.equal(Upscaler(crnet.load(tmp_path / "w.safetensors"))(x, scale), out)
 
 
+@pytest.mark.parametrize(
+    ("loss", "expected"), [("l1", 0.75), ("l2", 0.625), ("l2-sum", 0.5 * 4 * 0.625)]
+)
+def test_losses_are_their_formulas(loss: str, expected: float, data: Path) -> None:
+    """Of errors of ½ and 1 in patches of four pixels; l2-sum is eq. 15, ½ Σ, mean of patches."""
+    recipe = replace(TINY, loss=loss)
+    module = crnet.train.Training(recipe, crnet.train.build(recipe), [], [])
+    target = torch.zeros(2, 1, 2, 2)
+    image = torch.stack([torch.full((1, 2, 2), 0.5), -torch.ones(1, 2, 2)])
+    assert float(module._loss(image, target)) == pytest.approx(expected)
+
+
 def test_deep_supervision_is_the_mean_of_the_losses(data: Path) -> None:
     recipe = replace(
         NORMALIZED, architecture="DRCN", sizes={"maps": 8, "recursions": 3}, deep=0.25, loss="l2"

@@ -13,8 +13,8 @@ from torch import Tensor
 from csc import random_dictionary, synthesis
 from csc.surrogate import (
     _majorant,
-    _spectrum,
     apply_correlations,
+    correlation_spectrum,
     correlations,
     minimise_surrogate,
 )
@@ -54,7 +54,7 @@ def test_the_sums_are_those_of_brute_force(
 
 
 def value(A: Tensor, B: Tensor, D: Tensor) -> Tensor:
-    AD = apply_correlations(_spectrum(A), D)
+    AD = apply_correlations(correlation_spectrum(A), D)
     return 0.5 * (D * AD).sum() - (B * D).sum()
 
 
@@ -124,7 +124,7 @@ def test_the_majorant_is_above_the_spectrum() -> None:
             torch.zeros(1, 11, 11, dtype=torch.float64),
             sparse(5, 9, 9, seed=n) * torch.logspace(-2, 1, 5)[:, None, None],
         )
-        spectrum = _spectrum(A)
+        spectrum = correlation_spectrum(A)
         L = torch.diag(_majorant(spectrum).flatten()).to(spectrum)
         assert torch.linalg.eigvalsh(L - spectrum).min() >= -1e-9 * L.real.max()
 
