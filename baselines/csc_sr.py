@@ -18,8 +18,9 @@ no code has to be shifted.  The learning is in :mod:`baselines.csc_sr_train`; wh
 with the package (:func:`load`).
 
 Where we differ from the paper, whose code is not public: the paper's smooth part is a 3×3 box
-filter of a smooth map, ours has no box; sizes, λ and μ are ours; and steps of back-projection,
-which move the result towards the images that reduce to y, are added.
+filter of a smooth map, ours has no box; sizes, λ and μ are ours; steps of back-projection, which
+move the result towards the images that reduce to y, are added (Set5: 0.06 to 0.18 dB); and the
+bundled LR atoms were tuned for the HR image (:mod:`baselines.csc_sr_refine`; 0.09 to 0.14 dB).
 
 References
 ----------
@@ -48,8 +49,8 @@ from baselines.bicubic import bicubic, imresize
 from csc import Solution, coordinate_descent, tikhonov_filter
 from csc.checks import check_dictionary, check_finite, check_images
 
-# Where the codes of a test image are good enough: finer ones change its PSNR by less than 0.01 dB.
-TOL = 1e-2
+# Where the codes of a test image are good enough: finer ones change its PSNR by some 0.002 dB.
+TOL = 1e-3
 MOST_STEPS = 400  # of the solver; ADMM's certificate lags its codes by far
 SUM_TOL = 1e-3  # how far a row of W may sum from one: it is stored in half precision
 

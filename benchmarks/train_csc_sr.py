@@ -4,6 +4,7 @@
 
 This made baselines/weights/csc-sr.safetensors.  A scale that is done is kept beside FILE, as
 FILE.x2 and so on, which a second call with the same settings takes up; remove them to begin anew.
+Scales may be trained by several calls at a time (--scales 2), and gathered by one more for all.
 302003.jpg of the Berkeley images is Set5's woman and is never trained on.
 """
 
@@ -49,6 +50,7 @@ def learned(
         scale,
         learner=learner,
         generator=torch.Generator().manual_seed(arguments.seed),
+        on_step=lambda t, e: t % 100 or print(f"x{scale}, step {t}: {e:.2e}", flush=True),
         **{k: v for k, v in settings.items() if k not in ("sets", "seed", "learner")},
     )
     about = {
@@ -72,7 +74,7 @@ def main() -> None:
     parser.add_argument("--lam", type=float, default=0.004)
     parser.add_argument("--mu", type=float, default=0.1)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--refinement", type=int, default=1000, help="steps on the LR atoms")
+    parser.add_argument("--refinement", type=int, default=600, help="steps on the LR atoms")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--sporco", action="store_true", help="LR atoms by sporco's learning")
     parser.add_argument("--test", nargs="+", default=["Set5"])
