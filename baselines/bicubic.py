@@ -146,6 +146,15 @@ def modcrop(x: Tensor, scale: int) -> Tensor:
     return x[..., : H - H % scale, : W - W % scale]
 
 
+def mirror(x: Tensor, pad: int) -> Tensor:
+    """Return images with `pad` pixels of their mirror image around, again and again if need be."""
+    for axis in (2, 3):
+        n = x.shape[axis]
+        i = torch.arange(-pad, n + pad, device=x.device) % (2 * n)
+        x = x.index_select(axis, torch.where(i < n, i, 2 * n - 1 - i))
+    return x
+
+
 def round_uint8(x: Tensor) -> Tensor:
     """Return float images in [0, 255] as uint8: clipped, halves rounded up as MATLAB does.
 

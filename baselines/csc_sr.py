@@ -41,7 +41,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from baselines import stored
-from baselines.bicubic import bicubic, imresize
+from baselines.bicubic import bicubic, imresize, mirror
 from baselines.stored import StoredError
 from csc import Solution, coordinate_descent, tikhonov_filter
 from csc.checks import check_dictionary, check_finite, check_images
@@ -238,15 +238,6 @@ def synthesis_hr(z: Tensor, W: Tensor, F_hr: Tensor, scale: int) -> Tensor:
 def margin(D: Tensor) -> int:
     """Return how many pixels of mirror image surround an image: an atom and one more."""
     return D.shape[-1] + 1
-
-
-def mirror(x: Tensor, pad: int) -> Tensor:
-    """Return images with `pad` pixels of their mirror image around, again and again if need be."""
-    for axis in (2, 3):
-        n = x.shape[axis]
-        i = torch.arange(-pad, n + pad, device=x.device) % (2 * n)
-        x = x.index_select(axis, torch.where(i < n, i, 2 * n - 1 - i))
-    return x
 
 
 def check_scale(scale: int) -> None:

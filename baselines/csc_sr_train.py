@@ -33,8 +33,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from baselines.bicubic import bicubic, imresize, modcrop
-from baselines.csc_sr import Filters, check_numbers, check_scale, margin, mirror, split
+from baselines.bicubic import bicubic, imresize, mirror, modcrop
+from baselines.csc_sr import Filters, check_numbers, check_scale, margin, split
 from baselines.csc_sr_refine import refine
 from csc import Solution, coordinate_descent, learn_dictionary, random_dictionary
 from csc.checks import check_finite, check_images

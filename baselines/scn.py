@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from baselines.bicubic import bicubic, imresize
+from baselines.bicubic import bicubic, imresize, mirror
 from csc import random_dictionary, soft_threshold
 from csc.checks import check_images
 
@@ -109,7 +109,7 @@ class SCN(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map bicubic-enlarged images (B, 1, H, W) to sharp ones of the same size."""
         H, W = x.shape[-2:]
-        u = _mirror(_mirror(x, -2), -1)  # (B, 1, H+12, W+12)
+        u = mirror(x, BORDER)  # (B, 1, H+12, W+12)
         size = F.conv2d(u, self.centred).norm(dim=1, keepdim=True)
         e = GAIN * size * F.normalize(self.D(self.codes(u)), dim=1)  # (B, 25, H+4, W+4)
         added = F.fold(self.g(e).flatten(2), (H + 8, W + 8), P)[..., 4:-4, 4:-4]
@@ -162,10 +162,3 @@ class CSCN:
         if factor == scale:
             return out
         return imresize(out, size=(scale * x.shape[-2], scale * x.shape[-1]))
-
-
-def _mirror(x: Tensor, axis: int) -> Tensor:
-    """Pad by BORDER pixels on both sides, the edge pixel repeated, however small the image."""
-    n = x.shape[axis]
-    at = torch.arange(-BORDER, n + BORDER, device=x.device) % (2 * n)
-    return x.index_select(axis, torch.minimum(at, 2 * n - 1 - at))

@@ -13,13 +13,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from baselines import bicubic, csc_sr_refine, imresize
+from baselines.bicubic import mirror
 from baselines.csc_sr import (
     CSCSR,
     Filters,
     card,
     load,
     margin,
-    mirror,
     split,
     synthesis_hr,
     upscale,
