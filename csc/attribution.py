@@ -63,7 +63,7 @@ def shares(parts: Tensor, region: Tensor | None = None) -> Tensor:
     parts : Tensor, shape (B, A, C, H, W)
         Contributions that sum to what is explained, as of :func:`contributions`.
     region : Tensor of bool, optional
-        Ω: broadcasts to (B, C, H, W), True inside; everywhere by default.
+        Ω: (H, W), or broadcasts to (B, C, H, W); True inside; everywhere by default.
 
     Returns
     -------
@@ -89,6 +89,7 @@ def shares(parts: Tensor, region: Tensor | None = None) -> Tensor:
     parts = parts.detach().double()
     x = parts.sum(1)  # (B, C, H, W)
     if region is not None:
+        region = region[None, None] if region.ndim == 2 else region
         check_mask(region, x)
         x = x * region
     along = torch.einsum("bachw,bchw->ba", parts, x)

@@ -400,7 +400,7 @@ def images(images: Mapping[str, Tensor], *, crops: Sequence[Crop] = (), title: s
     first = pictures[names[0]]
     H, W = first.shape[:2]
     if not crops:
-        figure, panels = _panels(len(names), H / W, columns=3)
+        figure, panels = _panels(len(names), H / W, columns=4 if len(names) == 4 else 3)
         for panel, (name, picture) in zip(panels, pictures.items(), strict=False):
             _show(panel, picture)
             panel.set_title(name, fontsize=10)

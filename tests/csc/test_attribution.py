@@ -34,6 +34,7 @@ def test_shares_by_hand() -> None:
     assert shares(parts)[0].tolist() == pytest.approx([0.6, 0.6, -0.2])
     left = torch.tensor([True, False]).view(1, 1, 1, 2)
     assert shares(parts, left)[0].tolist() == pytest.approx([0.75, 0.25, 0])
+    assert torch.equal(shares(parts, left[0, 0]), shares(parts, left))  # a mask (H, W)
 
 
 @given(problems(), st.integers(0, 99))
