@@ -132,7 +132,7 @@ def load(name: str | Path = "crnet-a", *, device: str = "cpu") -> Network:
     Examples
     --------
     >>> load("crnet-a").depth
-    17
+    13
     """
     path = find(name)
     if path.suffix == ".ckpt":

@@ -192,7 +192,7 @@ def test_models_lists_the_bundle(capsys) -> None:
 
 TINY = [
     "--n0", 4, "--m0", 6, "--recursions", 2, "--steps", 20, "--patch", 12, "--batch", 2,
-    "--sets", "photos", "--validation", "--data", ".", "--device", "cpu",
+    "--sets", "photos", "--validation", "--data", ".", "--device", "cpu", "--teacher", "",
 ]  # fmt: skip
 
 

@@ -461,6 +461,17 @@ def test_deep_supervision_is_the_mean_of_the_losses(data: Path) -> None:
     torch.testing.assert_close(module.training_step((x, target, 0), 0), expected)
 
 
+def test_a_teacher_is_followed_and_its_images_are_kept(data: Path, tmp_path: Path) -> None:
+    recipe = replace(TINY, teacher="crnet-b", steps=4)
+    taught = go(recipe, tmp_path / "taught", data)
+    kept = (tmp_path / "taught" / "teacher.pt").stat()
+    assert same(go(recipe, tmp_path / "taught", data, resume=True), taught)
+    assert (tmp_path / "taught" / "teacher.pt").stat().st_mtime_ns == kept.st_mtime_ns
+    assert not same(go(replace(recipe, teacher=""), tmp_path / "alone", data), taught)
+    with pytest.raises(CheckpointError, match="no model and no file nobody"):
+        go(replace(recipe, teacher="nobody"), tmp_path / "none", data)
+
+
 def test_bad_calls_are_refused_before_any_work(data: Path, tmp_path: Path) -> None:
     for options in (
         {"devices": 3}, {"devices": 0}, {"workers": -1}, {"save_minutes": 0.0}, {"device": "cuda"},
