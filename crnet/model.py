@@ -122,11 +122,14 @@ class CRNetA(nn.Module):
             )
         if channels <= _IMAGE:
             # The differences that F0 takes between pixels are near the rounding of bfloat16.
-            with torch.autocast(x.device.type, enabled=False):
-                y: Tensor = self.F0(x.to(self.F0.weight.dtype)).relu_()
+            kind = x.device.type
+            with torch.autocast(kind, enabled=False):
+                y: Tensor = self.F0(x.to(self.F0.weight.dtype))
+            if torch.is_autocast_enabled(kind):
+                y = y.to(torch.get_autocast_dtype(kind))
         else:
-            y = self.F0(x).relu_()
-        out: Tensor = self.F1(y).relu_()
+            y = self.F0(x)
+        out: Tensor = self.F1(y.relu_()).relu_()
         return out
 
     def codes(self, x: Tensor) -> Iterator[Tensor]:
