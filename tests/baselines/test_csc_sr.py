@@ -287,7 +287,8 @@ def test_turning_the_image_by_its_batch() -> None:
     """Images of a batch do not see one another."""
     y = torch.cat([degrade((255 * p[..., :40, :40]).to(torch.uint8), 2) for p in PHOTOS])
     together = BUNDLED(y, 2)
-    close(together, torch.cat([BUNDLED(one[None], 2) for one in y]), 1e-5)
+    # The codes are found to a relative gap, in threads whose order of additions is not fixed.
+    close(together, torch.cat([BUNDLED(one[None], 2) for one in y]), 2e-4)
 
 
 def test_the_bundled_file() -> None:

@@ -186,7 +186,10 @@ def test_evaluate_prints_the_table_and_writes_json(here: Path, capsys) -> None:
 def test_models_lists_the_bundle(capsys) -> None:
     assert call("models") == 0
     out = capsys.readouterr().out
-    assert "crnet-a  CRNetA(n0 64, m0 128, recursions 12)  x2 x3 x4" in out
+    assert (
+        "crnet-a  CRNetA(n0 64, m0 128, recursions 8, bias False, threshold False)  x2 x3 x4" in out
+    )
+    assert "multiplications per HR pixel, in millions: x2 1.365, x3 1.365, x4 1.365" in out
     assert "Set5: x2 " in out
 
 

@@ -121,10 +121,10 @@ def test_resuming_is_bit_equal(
 
 def test_it_learns_and_ships_averages(data: Path, tmp_path: Path) -> None:
     recipe = replace(TINY, steps=150, optimizer="muon")
-    net = go(recipe, tmp_path, data, validate_every=50)
+    net = go(recipe, tmp_path, data, validate_every=5)
     state = training_state(tmp_path / "last.ckpt")
     values = [value for _, value in state["history"]]
-    assert len(values) == 3
+    assert len(values) == 30
     assert values[-1] > values[0]
     assert not net.training
     for name, averaged in net.state_dict().items():
@@ -283,8 +283,11 @@ from crnet.train import train
 from tests.crnet.test_train import TINY
 from dataclasses import replace
 recipe = replace(TINY, steps=int(sys.argv[4]))
-train(recipe, Path(sys.argv[1]), sys.argv[2], device="cpu", validate_every=6, tell_every=5,
-      save_minutes=float(sys.argv[3]), bar=True, resume=True)
+try:
+    train(recipe, Path(sys.argv[1]), sys.argv[2], device="cpu", validate_every=6, tell_every=5,
+          save_minutes=float(sys.argv[3]), bar=True, resume=True)
+except KeyboardInterrupt:  # what Python exits with by itself depends on what is imported
+    sys.exit(130)
 """
 
 
@@ -312,7 +315,7 @@ def test_a_polite_signal_saves_and_nothing_is_lost(
     seen = wait_for_steps(process, 10)
     process.send_signal(sent)
     process.communicate(timeout=60)
-    assert process.returncode == {signal.SIGTERM: 143, signal.SIGINT: -signal.SIGINT}[sent]
+    assert process.returncode == 128 + sent
     state = training_state(tmp_path / "cut" / "last.ckpt")
     assert seen <= (at := state["global_step"]) < 2000
     # The same steps without a signal, cut off there, leave the same state.
