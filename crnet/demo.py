@@ -1,42 +1,20 @@
 """The demo: reduce a real photo, upscale it with the bundled CRNet-A, and show the codes."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from baselines.bicubic import bicubic, imresize, modcrop
+from crnet.analysis import recursions
 from crnet.checkpoint import load
 from crnet.data import read_y
-from crnet.evaluate import score
+from crnet.evaluate import degrade, score
 from crnet.files import Picture, output_file, read_picture
 from crnet.model import CRNetA
 from crnet.upscale import Upscaler, upscale_picture
-
-
-@dataclass(frozen=True)
-class CodeStatistics:
-    """What the recursions of a CRNet-A do to the codes of one image.
-
-    Attributes
-    ----------
-    nonzero : list of float
-        Share of non-zero codes of z_0, …, z_K.
-    change : list of float
-        ‖z_k − z_{k−1}‖/‖z_k‖ for k = 1, …, K.
-    codes : Tensor, shape (m0, H, W)
-        z_K.
-    usage : Tensor, shape (m0,)
-        Share of positions at which each code of z_K is not zero.
-    """
-
-    nonzero: list[float]
-    change: list[float]
-    codes: Tensor
-    usage: Tensor
+from csc.analysis import usage
 
 
 def photo() -> Path:
@@ -53,20 +31,6 @@ def photo() -> Path:
         if path.is_file():
             return path
     raise FileNotFoundError("sporco's example photo kodim23.png is not installed")
-
-
-@torch.inference_mode()
-def code_statistics(net: CRNetA, x: Tensor) -> CodeStatistics:
-    """Return sparsity and change of the codes of one bicubic-enlarged Y image (1, 1, H, W)."""
-    nonzero, change = [], []
-    previous = None
-    for z in net.codes(x):
-        nonzero.append(float((z != 0).float().mean()))
-        if previous is not None:
-            norm = float(torch.linalg.vector_norm(z))
-            change.append(float(torch.linalg.vector_norm(z - previous)) / norm if norm else 0.0)
-        previous = z
-    return CodeStatistics(nonzero, change, z[0], (z[0] != 0).float().mean((1, 2)))
 
 
 def run(folder: Path, scale: int = 3) -> Iterator[str]:
@@ -103,15 +67,20 @@ def run(folder: Path, scale: int = 3) -> Iterator[str]:
     with output_file(folder / "comparison.png", overwrite=True) as file:
         figure.savefig(file, dpi=170, format="png")
 
-    x = bicubic(imresize(modcrop(y, scale).double(), 1 / scale).float() / 255, scale)
-    statistics = code_statistics(net, x)
+    steps = recursions(net, y, scale)
     yield ""
-    yield "  recursion k   non-zero codes   ‖z_k − z_(k−1)‖ / ‖z_k‖"
-    for k, share in enumerate(statistics.nonzero):
-        moved = f"{statistics.change[k - 1]:.4f}" if k else "     –"
-        yield f"  {k:11}   {share:14.1%}   {moved:>24}"
+    yield "  recursion k   non-zero codes   ‖z_k − z_(k−1)‖ / ‖z_k‖   PSNR dB"
+    for k, step in enumerate(steps):
+        moved = "–" if step.change is None else f"{step.change:.4f}"
+        yield f"  {k:11}   {step.nonzero:14.1%}   {moved:>24}   {step.psnr:7.2f}"
+    with torch.inference_mode():
+        z = net.cista(net.features(bicubic(degrade(modcrop(y, scale), scale), scale)))
     figure = plot.codes(
-        net.atoms(), statistics.codes, statistics.usage, statistics.nonzero, statistics.change
+        net.atoms(),
+        z[0],
+        usage(z).on,
+        [step.nonzero for step in steps],
+        [step.change for step in steps if step.change is not None],
     )
     with output_file(folder / "codes.png", overwrite=True) as file:
         figure.savefig(file, dpi=90, format="png")
