@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from baselines.bicubic import bicubic, modcrop
-from crnet.evaluate import TABLE_2, TABLE_3, Protocol, compare, degrade
+from baselines.bicubic import bicubic
+from crnet.evaluate import TABLE_2, TABLE_3, Protocol, compare, pair
 from crnet.model import CRNetA, CRNetB
 from crnet.upscale import codes_and_images
 from csc.attribution import check_atoms
@@ -148,14 +148,7 @@ def recursions(
     3
     """
     protocol = protocol or (TABLE_2 if net.enlarged else TABLE_3)
-    channels = 1 if net.enlarged else 3
-    if original.dtype != torch.uint8 or original.shape[:2] != (1, channels):
-        raise ValueError(
-            f"the original must be uint8 (1, {channels}, H, W), "
-            f"got {original.dtype} {tuple(original.shape)}"
-        )
-    original = modcrop(original, scale)
-    lr = degrade(original, scale, protocol)
+    original, lr = pair(original, scale, protocol)
     x = (bicubic(lr, scale) if net.enlarged else lr).to(net.cista.S)
     found: list[Recursion] = []
     previous: Tensor | None = None

@@ -53,13 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = run(arguments)
         sys.stdout.flush()
         return code
-    except (
-        commands.UsageError,
-        CheckpointError,
-        StoredError,
-        DataError,
-        recipe.RecipeError,
-    ) as error:
+    except _REFUSED as error:
         return commands.fail(str(error), 2)
     except BrokenPipeError:  # the reader of our output has gone; there is nobody to tell
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -41,7 +41,7 @@ def list_models(_: argparse.Namespace) -> int:
         scales = " ".join(f"x{s}" for s in card.scales)
         sizes = ", ".join(f"{k} {v}" for k, v in card.arguments.items())
         print(f"{name}  {card.architecture}({sizes})  {scales}  {path.stat().st_size / 1e6:.2f} MB")
-        net = checkpoint.load(name)
+        net = checkpoint.build(card.architecture, card.arguments)
         work = (f"x{s} {networks.multiplications(net, s) / 1e6:.3f}" for s in card.scales)
         print(f"    multiplications per HR pixel, in millions: {', '.join(work)}")
         for key, value in card.training.items():

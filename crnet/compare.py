@@ -65,7 +65,8 @@ def compare_on(
     DataError, ValueError
         If the file cannot be read or the crop leaves the photo.
     """
-    original = modcrop(read_rgb(path), scale)
+    levels = {True: read_rgb(path), False: read_y(path)}
+    original = modcrop(levels[True], scale)
     H, W = original.shape[-2:]
     lr = Picture(imresize(original, 1 / scale).float() / 255)
     missed = (original.float() / 255 - bicubic(lr.color, scale)).abs().mean(1)[0]
@@ -74,8 +75,7 @@ def compare_on(
         raise ValueError(f"the crop {top} {left} {side} leaves {path.name} of {H}x{W} pixels")
     images = {"original\nPSNR (dB) / SSIM": original[0].float() / 255}
     for name, upscale in models.items():
-        levels = read_rgb(path) if protocol_of(upscale).rgb else read_y(path)
-        decibels, similarity, _ = score(levels, scale, upscale)
+        decibels, similarity, _ = score(levels[protocol_of(upscale).rgb], scale, upscale)
         label = f"{name}\n{decibels:.2f} / {similarity:.4f}"
         images[label] = upscale_picture(lr, scale, upscale).color[0].cpu()
     return Comparison(f"{path.name}, ×{scale}", images, (top, left, side))

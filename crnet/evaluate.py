@@ -168,7 +168,7 @@ def score(
     (inf, 1.0)
     """
     protocol = protocol or protocol_of(upscale)
-    original, lr = _pair(original, scale, protocol)
+    original, lr = pair(original, scale, protocol)
     started = time.perf_counter()
     with torch.inference_mode():
         sr = upscale(lr, scale).cpu()
@@ -176,8 +176,16 @@ def score(
     return *compare(sr, original, scale, protocol), seconds
 
 
-def _pair(original: Tensor, scale: int, protocol: Protocol) -> tuple[Tensor, Tensor]:
-    """Return the mod-cropped original and its LR, after a look at what came."""
+def pair(original: Tensor, scale: int, protocol: Protocol) -> tuple[Tensor, Tensor]:
+    """Return the mod-cropped original and its LR of :func:`degrade`, after a look at what came.
+
+    Parameters are those of :func:`score`.
+
+    Raises
+    ------
+    ValueError
+        If the original is not uint8 (1, 1 or 3, H, W) as the protocol says, or too small.
+    """
     channels = 3 if protocol.rgb else 1
     if original.dtype != torch.uint8 or original.shape[:2] != (1, channels):
         raise ValueError(
@@ -196,7 +204,7 @@ def score_recursions(
     Parameters and Raises are those of :func:`score`; the seconds are those of the whole pass.
     """
     protocol = protocol or protocol_of(upscale)
-    original, lr = _pair(original, scale, protocol)
+    original, lr = pair(original, scale, protocol)
     started = time.perf_counter()
     with torch.inference_mode():
         images = upscale.recursions(lr, scale).cpu()
@@ -262,7 +270,7 @@ def evaluate(
                 scores: list[list[tuple[float, float, float]]] = []
                 for path, x in zip(paths, read[set_name, own.rgb], strict=True):
                     try:
-                        if recursions and isinstance(upscale, Upscaler):
+                        if recursions and isinstance(upscale, Upscaler) and upscale.has_codes:
                             scores.append(score_recursions(x, scale, upscale, own))
                         else:
                             scores.append([score(x, scale, upscale, own)])

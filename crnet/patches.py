@@ -12,6 +12,7 @@ The batch of a step is a function of (seed, step) alone: not of the number of wo
 of what was drawn before.  Of several devices, each takes its share of that one batch.
 """
 
+import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -114,6 +115,14 @@ def read_photos(
         sides = ", ".join(f"{cuts.side(s)} for x{s}" for s in cuts.scales)
         raise DataError(f"all {len(paths)} images are smaller than a patch (HR side {sides})")
     return photos, small
+
+
+def fingerprint(photos: Sequence[Photo]) -> str:
+    """Return a hash of the training images."""
+    digest = hashlib.sha256()
+    for photo in photos:
+        digest.update(photo.hr.numpy().tobytes())
+    return digest.hexdigest()
 
 
 class Sampler:

@@ -10,8 +10,6 @@ Hinton, Vinyals, Dean, "Distilling the knowledge in a neural network", arXiv 150
 """
 
 import dataclasses
-import hashlib
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -21,8 +19,9 @@ from torch import Tensor
 from baselines.bicubic import imresize, modcrop
 from crnet import checkpoint
 from crnet.color import rgb_to_ycbcr
-from crnet.data import read_rgb
-from crnet.patches import Photo
+from crnet.data import read_rgb, sha256
+from crnet.files import output_file
+from crnet.patches import Photo, fingerprint
 from crnet.upscale import Upscaler
 
 
@@ -67,9 +66,8 @@ def taught(
             on_photo(done, len(photos))
     if cache is not None and not cache.exists():
         cache.parent.mkdir(parents=True, exist_ok=True)
-        beside = cache.with_name(f".{cache.name}.part")
-        torch.save({"key": key, "images": images}, beside)
-        os.replace(beside, cache)
+        with output_file(cache, overwrite=True) as file:
+            torch.save({"key": key, "images": images}, file)
     pairs = zip(photos, images, strict=True)
     return [dataclasses.replace(photo, taught=image) for photo, image in pairs]
 
@@ -88,11 +86,7 @@ def _image(photo: Photo, s: int, upscale: Upscaler) -> Tensor:
 
 
 def _key(photos: Sequence[Photo], teacher: str) -> str:
-    digest = hashlib.sha256(checkpoint.find(teacher).read_bytes())
-    for photo in photos:
-        digest.update(photo.hr.numpy().tobytes())
-        digest.update(repr(tuple(photo.lr)).encode())
-    return digest.hexdigest()
+    return f"{sha256(checkpoint.find(teacher))} {fingerprint(photos)} {tuple(photos[0].lr)}"
 
 
 def _cached(cache: Path | None, key: str) -> list[dict[int, Tensor]]:

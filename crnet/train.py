@@ -15,7 +15,6 @@ checkpoint.  Checkpoints are plain tensors and numbers (``weights_only=True``).
 
 import contextlib
 import dataclasses
-import hashlib
 import logging
 import os
 import signal
@@ -46,7 +45,7 @@ from crnet.evaluate import Protocol, compare
 from crnet.model import CRNetA, CRNetB
 from crnet.muon import Muon
 from crnet.networks import Network
-from crnet.patches import Batch, Batches, Cuts, Photo, Sampler, read_photos
+from crnet.patches import Batch, Batches, Cuts, Photo, Sampler, fingerprint, read_photos
 from crnet.recipe import Recipe, from_fields
 from crnet.teacher import taught
 
@@ -104,7 +103,7 @@ class Training(pl.LightningModule):
         self.net = net
         # Lightning copies the module for its averages; what is read-only need not be copied.
         self._shared = _Shared(Sampler(photos, cuts(recipe), recipe.batch, recipe.seed), validation)
-        self.data = _fingerprint(photos)
+        self.data = fingerprint(photos)
         self.history: list[list[float]] = []  # (step, validation PSNR)
         self.seconds, self.since = 0.0, time.monotonic()
         self.live: Tensor | None = None
@@ -471,11 +470,3 @@ def _check_same(recipe: Recipe, path: Path, state: dict[str, Any]) -> None:
         raise checkpoint.CheckpointError(
             f"{path} was written by a different recipe (field: here, there): {'; '.join(different)}"
         )
-
-
-def _fingerprint(photos: Sequence[Photo]) -> str:
-    """Return a hash of the training images."""
-    digest = hashlib.sha256()
-    for photo in photos:
-        digest.update(photo.hr.numpy().tobytes())
-    return digest.hexdigest()

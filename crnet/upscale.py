@@ -64,6 +64,11 @@ class Upscaler:
         """Count the learned numbers."""
         return sum(p.numel() for p in self.net.parameters())
 
+    @property
+    def has_codes(self) -> bool:
+        """Tell whether the network is a CRNet, whose recursions have codes."""
+        return isinstance(self.net, CRNetA | CRNetB)
+
     def __call__(self, x: Tensor, scale: int) -> Tensor:
         """Return the HR image (B, channels, scale·h, scale·w) of an LR image."""
 

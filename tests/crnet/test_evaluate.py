@@ -6,7 +6,8 @@ import torch
 
 import crnet
 from baselines import bicubic, imresize
-from crnet import Protocol, evaluate
+from baselines.vdsr import VDSR
+from crnet import Protocol, Upscaler, evaluate
 from crnet.cli import main
 from crnet.data import sha256
 from crnet.evaluate import TABLE_2, TABLE_3, Row, report, score, score_recursions, table
@@ -186,6 +187,14 @@ def test_every_recursion_is_measured_in_one_pass(tmp_path: Path) -> None:
     for k in range(3):
         net.cista.recursions = k
         assert score(y, 2, upscale)[:2] == pytest.approx(per_recursion[k][:2], abs=1e-6)
+
+
+def test_a_network_without_codes_is_measured_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    save(tmp_path / "mine" / "a.png", photo(40, 41))
+    models = {"vdsr": Upscaler(VDSR(2, 4)), "bicubic": bicubic}
+    rows = evaluate(models, tmp_path, ["mine"], [2], recursions=True)
+    assert [row.model for row in rows] == ["vdsr", "bicubic"]
 
 
 def test_the_published_tables_are_whole() -> None:
