@@ -3,20 +3,25 @@
     python benchmarks/sweep.py residual    --data ROOT [--steps N] [--out DIR]     Fig. 4
     python benchmarks/sweep.py width       --data ROOT                             Fig. 10
     python benchmarks/sweep.py recursions  --data ROOT                             Fig. 11
+    python benchmarks/sweep.py learning    --data ROOT     what makes CRNet-A learn, as found here
     python benchmarks/sweep.py systems     --data ROOT                             Fig. 8
 
-All variants of the first three see the same patches in the same order for the same number of steps.
-Those of `systems` have the same budget of training arithmetic instead, that of CRNet-A for the
-steps: a cheaper network takes more of them.  A run that is there is resumed, one that is done is
-read, so that a sweep that was cut off goes on where it was.
+The variants of the first four see the same patches in the same order for the same number of steps;
+their targets are HR but where it says otherwise.  Those of `systems` have the same budget of
+training arithmetic instead, that of CRNet-A for the steps: a cheaper network takes more of them.
+A run that is there is resumed, one that is done is read, so that a sweep that was cut off goes on
+where it was, and sweeps of one folder and as many steps share their runs.
 
 Prints a table: parameters, multiplications per HR pixel, steps, PSNR on a test set at each scale,
-and seconds of an image; writes it as JSON with the validation curves, and draws both.
+and the time that an image of 384 x 384 pixels takes, median of nine rounds over all the variants;
+writes it as JSON with the validation curves, and draws it.
 """
 
 import argparse
 import json
+import re
 import statistics
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,12 +31,14 @@ import matplotlib
 matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
+import torch
 
 from crnet import Upscaler, checkpoint, networks
 from crnet.data import data_root
 from crnet.evaluate import evaluate
+from crnet.model import CRNetA
 from crnet.recipe import Recipe, read
-from crnet.train import train
+from crnet.train import build, train
 from csc.plot import CYCLE, MARKERS
 
 VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
@@ -43,82 +50,149 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "width": {
         f"n0 = {n0}, m0 = {m0}": {"n0": n0, "m0": m0}
         for n0, m0 in ((64, 128), (32, 128), (64, 64), (32, 64))
-    },
+    } | {"n0 = 64, m0 = 128, other seed": {"seed": 1}},
     "recursions": {f"K = {K}": {"recursions": K} for K in (2, 4, 8, 12)},
+    "learning": {
+        "as it is": {},
+        "F0 random": {"F0": "random"},
+        "Adam": {"optimizer": "adam", "momentum": 0.9},
+        "targets of crnet-b": {"teacher": "crnet-b"},
+    },
     "systems": {
         "CRNet-A": {},
-        "SRCNN": {"architecture": "SRCNN"},
+        # Four times the patches of a step.  The rate is the best of three in a short run.
+        "SRCNN": {"architecture": "SRCNN", "batch": 12, "lr": 2e-3},
         "VDSR-like, 10 layers": {"architecture": "VDSR", "sizes": {"depth": 10, "maps": 64}},
         "DRRN-like, 4 units": {
             "architecture": "DRRN", "sizes": {"units": 4, "maps": 64, "normalize": False},
+            "lr": 2e-3,
         },
     },
 }  # fmt: skip
+"""What each variant changes in the recipe; a second seed tells what is chance."""
+
 OF_CRNETS = ("n0", "m0", "recursions", "bias", "threshold", "residual")
 
 
-def variant(base: Recipe, changes: dict[str, Any]) -> Recipe:
+def variant(base: Recipe, changes: dict[str, Any], out: Path) -> Recipe:
     """Return the recipe of a variant; of another network, without what is a CRNet's."""
     if "architecture" in changes:
         defaults = Recipe()
         changes = {**{name: getattr(defaults, name) for name in OF_CRNETS}, **changes}
+    if "F0" in changes:
+        changes = {"start": str(random_features(base, out))}
     return replace(base, **changes)
 
 
+def random_features(recipe: Recipe, out: Path) -> Path:
+    """Write the weights that a run starts with, but with He's random F0, and return the file."""
+    net, name = build(recipe), "random-F0"
+    assert isinstance(net, CRNetA)
+    g = torch.Generator().manual_seed(recipe.seed)
+    torch.nn.init.kaiming_normal_(net.F0.weight, nonlinearity="relu", generator=g)
+    about = checkpoint.Card(name, recipe.architecture, recipe.network(), recipe.scales, {}, {})
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / f"{name}.safetensors"
+    path.write_bytes(checkpoint.serialize(net, about))
+    return path
+
+
 def cost(recipe: Recipe) -> float:
-    """Multiplications of a training patch's forward pass."""
+    """Multiplications of the forward pass of a training step, per pixel of a patch."""
     net = networks.build(recipe.architecture, recipe.network())
-    return statistics.fmean(networks.multiplications(net, s) for s in recipe.scales)
+    return recipe.batch * statistics.fmean(networks.multiplications(net, s) for s in recipe.scales)
 
 
-def run(name: str, recipe: Recipe, folder: Path, root: Path, test: str) -> dict[str, Any]:
+def folder_of(changes: dict[str, Any], recipe: Recipe, base: Recipe) -> str:
+    """Return the name of a run's folder: what it changes, and its steps."""
+    new = {k: v for k, v in changes.items() if v != getattr(base, k, None)}
+    told = [f"{k}-{v}" for k, v in new.items()] or [base.architecture]
+    return re.sub(r"[^\w.]+", "-", "-".join([*told, str(recipe.steps)]))
+
+
+def run(
+    name: str, recipe: Recipe, folder: Path, root: Path, test: str
+) -> tuple[networks.Network, dict[str, Any]]:
     """Train a variant, or go on with it, and measure it."""
     net = train(recipe, folder, root, resume=True, validate_every=max(1, recipe.steps // 10),
                 bar=True)  # fmt: skip
     work = [networks.multiplications(net, s) for s in recipe.scales]
-    rows = evaluate({name: Upscaler(net, precision="bfloat16")}, root, [test], recipe.scales)
+    rows = evaluate({name: Upscaler(net)}, root, [test], recipe.scales)
     state = checkpoint.training_state(folder / "last.ckpt")
-    return {
+    return net, {
         "variant": name,
         "parameters": sum(p.numel() for p in net.parameters()),
         "multiplications": statistics.fmean(work),
         "steps": recipe.steps,
         "psnr": {str(row.scale): row.psnr for row in rows},
-        "seconds": statistics.fmean(row.seconds for row in rows),
+        "hours": state["seconds"] / 3600,
         "curve": state["history"],
     }
 
 
+def times(nets: list[networks.Network], rounds: int = 9) -> list[float]:
+    """Return each network's seconds for an image of 384² pixels, medians of rounds over all."""
+    x = torch.rand(1, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+    taken: list[list[float]] = [[] for _ in nets]
+    for _ in range(rounds + 1):
+        for net, seconds in zip(nets, taken, strict=True):
+            upscale = Upscaler(net)
+            start = time.perf_counter()
+            upscale(x[:, : upscale.channels], 3)
+            seconds.append(time.perf_counter() - start)
+    return [statistics.median(seconds[1:]) for seconds in taken]
+
+
 def table(results: list[dict[str, Any]], test: str) -> str:
+    """Return the results as a table of Markdown."""
     scales = list(results[0]["psnr"])
-    width = max(len(r["variant"]) for r in results)
-    head = f"{'':{width}}  parameters  M mult/px   steps  " + "  ".join(
-        f"{test} x{s}" for s in scales
+    rows = [
+        ["", "parameters", "M mult / px", "steps", *(f"{test} ×{s}" for s in scales), "s / image"],
+        ["---"] * (5 + len(scales)),
+    ] + [
+        [
+            r["variant"], f"{r['parameters']:,}", f"{r['multiplications'] / 1e6:.3f}",
+            f"{r['steps']:,}", *(f"{r['psnr'][s]:.2f}" for s in scales),
+            f"{r['seconds']:.3f}" if "seconds" in r else "",
+        ]
+        for r in results
+    ]  # fmt: skip
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |"
+        for row in rows
     )
-    lines = [head + "  s/image"]
-    for r in results:
-        cells = "  ".join(f"{r['psnr'][s]:{len(test) + 3}.2f}" for s in scales)
-        lines.append(
-            f"{r['variant']:{width}}  {r['parameters']:10,}  {r['multiplications'] / 1e6:9.3f}  "
-            f"{r['steps']:6}  {cells}  {r['seconds']:7.3f}"
-        )
-    return "\n".join(lines)
 
 
 def draw(results: list[dict[str, Any]], test: str, path: Path) -> None:
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
+    """Draw validation against training, and PSNR against what differs between the variants."""
     scale = sorted(results[0]["psnr"])[len(results[0]["psnr"]) // 2]
+    told = {
+        "parameters": "parameters",
+        "multiplications": "multiplications per HR pixel",
+        "seconds": "seconds of an image",
+    }
+    axis = [key for key in told if len({r.get(key) for r in results}) > 1]
+    figure, (left, *others) = plt.subplots(
+        1, 1 + len(axis), figsize=(4.4 * (1 + len(axis)), 3.8), layout="constrained"
+    )
+    same = len({r["steps"] for r in results}) == 1
     for i, r in enumerate(results):
-        color, marker = CYCLE[i % len(CYCLE)], MARKERS[i % len(MARKERS)]
+        style = {"color": CYCLE[i % len(CYCLE)], "marker": MARKERS[i % len(MARKERS)]}
         steps, values = zip(*r["curve"], strict=True)
-        left.plot(steps, values, color=color, marker=marker, ms=4, label=r["variant"])
-        right.plot(r["parameters"], r["psnr"][scale], marker, color=color, ms=8, label=r["variant"])
-    left.set(xlabel="training steps", ylabel="validation PSNR (dB)")
-    right.set(xlabel="parameters", ylabel=f"PSNR on {test} ×{scale} (dB)", xscale="log")
-    for axes in (left, right):
+        spent = steps if same else [100 * step / r["steps"] for step in steps]
+        left.plot(spent, values, ms=4, label=r["variant"], **style)
+        for key, axes in zip(axis, others, strict=True):
+            axes.plot(r[key], r["psnr"][scale], ms=8, ls="", **style)
+    left.set(ylabel="validation PSNR (dB)")
+    left.set(xlabel="training steps" if same else "part of the budget (%)")
+    for key, axes in zip(axis, others, strict=True):
+        axes.set(xlabel=told[key], ylabel=f"PSNR on {test} ×{scale} (dB)", xscale="log")
+    for axes in (left, *others):
         axes.grid(alpha=0.3)
     left.legend(fontsize=8)
     figure.savefig(path, dpi=110)
+    plt.close(figure)
 
 
 def main() -> None:
@@ -130,21 +204,27 @@ def main() -> None:
     parser.add_argument("--recipe", default="crnet-a-compact", help="what is varied")
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--test", default="Set5", metavar="SET")
-    parser.add_argument("--out", type=Path, help="folder of the runs [runs/SWEEP]")
+    parser.add_argument("--out", type=Path, default=Path("runs"), help="folder of the runs [runs]")
     arguments = parser.parse_args()
-    root, out = data_root(arguments.data), arguments.out or Path("runs") / arguments.sweep
+    root = data_root(arguments.data)
     base = read(arguments.recipe, {"steps": arguments.steps, "teacher": ""})
-    results = []
+    results, nets = [], []
     for name, changes in VARIANTS[arguments.sweep].items():
-        recipe = variant(base, changes)
+        recipe = variant(base, changes, arguments.out)
         if arguments.sweep == "systems":
             recipe = replace(recipe, steps=round(base.steps * cost(base) / cost(recipe)))
-        folder = out / "".join(c if c.isalnum() else "-" for c in name)
-        results.append(run(name, recipe, folder, root, arguments.test))
-        print(table(results, arguments.test), flush=True)
-        (out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
-        draw(results, arguments.test, out / "results.png")
-    print(out / "results.png")
+        folder = arguments.out / folder_of(changes, recipe, base)
+        net, result = run(name, recipe, folder, root, arguments.test)
+        nets.append(net)
+        results.append(result)
+        print(f"{name}: {folder}, {result['hours']:.2f} hours", flush=True)
+    for result, seconds in zip(results, times(nets), strict=True):
+        result["seconds"] = seconds
+    print(table(results, arguments.test))
+    out = arguments.out / arguments.sweep
+    out.with_suffix(".json").write_text(json.dumps(results, indent=1) + "\n")
+    draw(results, arguments.test, out.with_suffix(".png"))
+    print(out.with_suffix(".png"))
 
 
 if __name__ == "__main__":
