@@ -87,7 +87,8 @@ def variant(base: Recipe, changes: dict[str, Any], out: Path) -> Recipe:
 def random_features(recipe: Recipe, out: Path) -> Path:
     """Write the weights that a run starts with, but with He's random F0, and return the file."""
     net, name = build(recipe), "random-F0"
-    assert isinstance(net, CRNetA)
+    if not isinstance(net, CRNetA):
+        raise TypeError(f"{recipe.architecture} has no F0 of its own")
     g = torch.Generator().manual_seed(recipe.seed)
     torch.nn.init.kaiming_normal_(net.F0.weight, nonlinearity="relu", generator=g)
     about = checkpoint.Card(name, recipe.architecture, recipe.network(), recipe.scales, {}, {})
