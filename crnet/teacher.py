@@ -9,6 +9,7 @@ References
 Hinton, Vinyals, Dean, "Distilling the knowledge in a neural network", arXiv 1503.02531, 2015.
 """
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -90,12 +91,13 @@ def _key(photos: Sequence[Photo], teacher: str) -> str:
 
 
 def _cached(cache: Path | None, key: str) -> list[dict[int, Tensor]]:
-    """Return the images that a cache holds, none if it is of another teacher or other photos."""
+    """Return the images that a cache holds; none if it is damaged, or of others than these."""
     if cache is None or not cache.exists():
         return []
-    held = torch.load(cache, map_location="cpu", weights_only=True)
-    if held["key"] == key:
+    with contextlib.suppress(Exception):  # whatever a damaged file makes the loader raise
+        held = torch.load(cache, map_location="cpu", weights_only=True)
         images: list[dict[int, Tensor]] = held["images"]
-        return images
+        if held["key"] == key:
+            return images
     cache.unlink()
     return []

@@ -76,6 +76,10 @@ def test_images_are_kept_for_the_same_photos_and_teacher(paths, tmp_path: Path) 
     assert all(torch.equal(a.taught[2], b.taught[2]) for a, b in zip(first, again, strict=True))
     taught(photos[:1], name, cache, lambda done, total: told.append(done))
     assert told == [1, 2, 1]
+    cache.write_bytes(cache.read_bytes()[:-9])
+    taught(photos[:1], name, cache, lambda done, total: told.append(done))
+    assert told == [1, 2, 1, 1]  # a damaged file is made again
+    assert taught(photos[:1], name, cache)[0].taught[2].equal(first[0].taught[2])
 
 
 def test_unfit_teachers_are_refused(paths, tmp_path: Path) -> None:
