@@ -4,6 +4,7 @@
     down   the same with U and V exchanged
 
 U are transposed convolutions of stride s, V convolutions; each is followed by a PReLU.
+Kernels start as He et al. say.
 
 References
 ----------
@@ -14,6 +15,8 @@ no ×3.
 
 import torch
 from torch import Tensor, nn
+
+from baselines.initial import he
 
 # Scale: side of the kernel, stride, padding.
 _PROJECTIONS = {2: (6, 2, 2), 4: (8, 4, 2), 8: (12, 8, 2)}
@@ -54,6 +57,7 @@ class DDBPN(nn.Module):
             for i in range(2 * stages - 1)
         )
         self.last = nn.Conv2d(stages * maps, 3, 3, padding=1)
+        he(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map LR images (B, 3, h, w) to sharp images (B, 3, scale·h, scale·w)."""

@@ -1,9 +1,10 @@
 """DRCN: one convolution applied sixteen times, with a prediction after each.
 
     h_0 = ReLU(B ReLU(A x)),    h_d = ReLU(S h_{d−1}),    d ≤ D
-    ŷ_d = x + R₂ ReLU(R₁ h_d),    ŷ = Σ_d w_d ŷ_d / Σ_d w_d
+    ŷ_d = x + R₂ ReLU(R₁ h_d),    ŷ = Σ_d w_d ŷ_d
 
-S and the reconstruction R are shared by all recursions.
+S and the reconstruction R are shared by all recursions.  S starts as the identity, the other
+kernels as He et al. say.
 
 References
 ----------
@@ -13,6 +14,8 @@ Kim, Lee, Lee, "Deeply-recursive convolutional network for image super-resolutio
 
 import torch
 from torch import Tensor, nn
+
+from baselines.initial import he
 
 
 class DRCN(nn.Module):
@@ -50,6 +53,8 @@ class DRCN(nn.Module):
         self.recurse = conv(maps, maps)
         self.reconstruct = nn.Sequential(conv(maps, maps), nn.ReLU(), conv(maps, channels))
         self.weights = nn.Parameter(torch.full((recursions,), 1 / recursions))
+        he(self)
+        nn.init.dirac_(self.recurse.weight)
 
     def predictions(self, x: Tensor) -> Tensor:
         """Return ŷ_1, …, ŷ_D, shape (D, B, channels, H, W), each of which training supervises."""
@@ -66,4 +71,4 @@ class DRCN(nn.Module):
 
     def combine(self, predictions: Tensor) -> Tensor:
         """Return the weighted sum of predictions, (B, channels, H, W)."""
-        return torch.einsum("d,dbchw->bchw", self.weights / self.weights.sum(), predictions)
+        return torch.einsum("d,dbchw->bchw", self.weights, predictions)

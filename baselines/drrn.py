@@ -3,7 +3,7 @@
     x_0 = A p(x),    x_u = x_0 + C_2 p_{u2}(C_1 p_{u1}(x_{u−1})),    ŷ = x + R p(x_U)
 
 p is batch normalisation and ReLU before a convolution; C_1 and C_2 are shared by the U units, their
-normalisations are not.
+normalisations are not.  Kernels start as He et al. say.
 
 References
 ----------
@@ -12,6 +12,8 @@ Tai, Yang, Liu, "Image super-resolution via deep recursive residual network", CV
 """
 
 from torch import Tensor, nn
+
+from baselines.initial import he
 
 
 class DRRN(nn.Module):
@@ -56,6 +58,7 @@ class DRRN(nn.Module):
         self.before2 = nn.ModuleList(before(maps) for _ in range(units))
         self.C1, self.C2 = conv(maps, maps), conv(maps, maps)
         self.last = nn.Sequential(before(maps), conv(maps, channels))
+        he(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map bicubic-enlarged images (B, channels, H, W) to sharp ones of the same size."""

@@ -3,7 +3,7 @@
     h = A p(x),    M_b = G_b p([u_1, …, u_R, h, M_1, …, M_{b−1}])
     u_r = u_{r−1} + C_2 p(C_1 p(u_{r−1})),    u_0 = M_{b−1},    ŷ = Σ_b w_b (x + R p(M_b))
 
-p is batch normalisation and ReLU before a convolution.
+p is batch normalisation and ReLU before a convolution.  Kernels start as He et al. say.
 
 References
 ----------
@@ -14,6 +14,8 @@ where they do not, as in the released model.
 
 import torch
 from torch import Tensor, nn
+
+from baselines.initial import he
 
 
 class MemNet(nn.Module):
@@ -56,6 +58,7 @@ class MemNet(nn.Module):
         self.normalize = nn.ModuleList(nn.BatchNorm2d(maps) for _ in range(blocks))
         self.reconstruct = nn.Conv2d(maps, channels, 3, padding=1)
         self.weights = nn.Parameter(torch.full((blocks,), 1 / blocks))
+        he(self)
 
     def predictions(self, x: Tensor) -> Tensor:
         """Return the images of the blocks, (M, B, channels, H, W), all supervised in training."""

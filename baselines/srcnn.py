@@ -3,7 +3,8 @@
     y = conv_5×5(ReLU(conv_k×k(ReLU(conv_9×9(x)))))            1 → 64 → 32 → 1
 
 There is no skip; borders are replicated, as the authors' test code does.  9-5-5 is the model of the
-tables (57,281 parameters with biases), 9-1-5 the small one (8,129).
+tables (57,281 parameters with biases), 9-1-5 the small one (8,129).  Kernels start from
+N(0, 0.001²).
 
 References
 ----------
@@ -44,6 +45,10 @@ class SRCNN(nn.Module):
         self.layers = nn.Sequential(
             conv(channels, 64, 9), nn.ReLU(), conv(64, 32, middle), nn.ReLU(), conv(32, channels, 5)
         )
+        for layer in self.layers:
+            if isinstance(layer, nn.Conv2d):
+                nn.init.normal_(layer.weight, std=0.001)
+                nn.init.constant_(layer.get_parameter("bias"), 0)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map bicubic-enlarged images (B, channels, H, W) to sharp ones of the same size."""

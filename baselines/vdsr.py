@@ -3,10 +3,12 @@
 References
 ----------
 Kim, Lee, Lee, "Accurate image super-resolution using very deep convolutional networks", CVPR 2016.
-665,921 parameters with biases.
+665,921 parameters with biases.  They start as He et al. say.
 """
 
 from torch import Tensor, nn
+
+from baselines.initial import he
 
 
 class VDSR(nn.Module):
@@ -44,6 +46,7 @@ class VDSR(nn.Module):
             n_in, n_out = (channels if i == 0 else maps), (channels if i == depth - 1 else maps)
             layers += [nn.Conv2d(n_in, n_out, 3, padding=1, bias=bias), nn.ReLU(inplace=True)]
         self.layers = nn.Sequential(*layers[:-1])
+        he(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map bicubic-enlarged images (B, channels, H, W) to sharp ones of the same size."""
