@@ -32,6 +32,7 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 import torch
+from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
 from crnet import Upscaler, checkpoint, networks
 from crnet.data import data_root
@@ -71,6 +72,18 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
 }  # fmt: skip
 """What each variant changes in the recipe; a second seed tells what is chance."""
 
+AXES = {
+    "parameters": "parameters",
+    "multiplications": "multiplications per HR pixel",
+    "seconds": "time of an image",
+}
+DRAWN: dict[str, tuple[str, ...]] = {
+    "residual": (),
+    "width": ("parameters",),
+    "recursions": ("multiplications",),
+    "learning": (),
+    "systems": tuple(AXES),
+}
 OF_CRNETS = ("n0", "m0", "recursions", "bias", "threshold", "residual")
 
 
@@ -165,34 +178,34 @@ def table(results: list[dict[str, Any]], test: str) -> str:
     )
 
 
-def draw(results: list[dict[str, Any]], test: str, path: Path) -> None:
-    """Draw validation against training, and PSNR against what differs between the variants."""
+def draw(results: list[dict[str, Any]], test: str, axes_of: tuple[str, ...], path: Path) -> None:
+    """Draw validation against training, and PSNR against some of the other columns."""
     scale = sorted(results[0]["psnr"])[len(results[0]["psnr"]) // 2]
-    told = {
-        "parameters": "parameters",
-        "multiplications": "multiplications per HR pixel",
-        "seconds": "seconds of an image",
-    }
-    axis = [key for key in told if len({r.get(key) for r in results}) > 1]
-    figure, (left, *others) = plt.subplots(
-        1, 1 + len(axis), figsize=(4.4 * (1 + len(axis)), 3.8), layout="constrained"
+    rows, columns = ((1, 1), (1, 2), (1, 3), (2, 2))[len(axes_of)]
+    figure, grid = plt.subplots(
+        rows, columns, figsize=(4.8 * columns, 3.6 * rows), layout="constrained", squeeze=False
     )
+    left, *others = grid.ravel()
     same = len({r["steps"] for r in results}) == 1
     for i, r in enumerate(results):
         style = {"color": CYCLE[i % len(CYCLE)], "marker": MARKERS[i % len(MARKERS)]}
         steps, values = zip(*r["curve"], strict=True)
         spent = steps if same else [100 * step / r["steps"] for step in steps]
         left.plot(spent, values, ms=4, label=r["variant"], **style)
-        for key, axes in zip(axis, others, strict=True):
+        for key, axes in zip(axes_of, others, strict=True):
             axes.plot(r[key], r["psnr"][scale], ms=8, ls="", **style)
     left.set(ylabel="validation PSNR (dB)")
     left.set(xlabel="training steps" if same else "part of the budget (%)")
-    for key, axes in zip(axis, others, strict=True):
-        axes.set(xlabel=told[key], ylabel=f"PSNR on {test} ×{scale} (dB)", xscale="log")
+    left.legend(fontsize=8)
+    for key, axes in zip(axes_of, others, strict=True):
+        axes.set(xlabel=AXES[key], ylabel=f"PSNR on {test} ×{scale} (dB)", xscale="log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(EngFormatter("s" if key == "seconds" else ""))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.margins(0.15)
     for axes in (left, *others):
         axes.grid(alpha=0.3)
-    left.legend(fontsize=8)
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=100)
     plt.close(figure)
 
 
@@ -224,7 +237,7 @@ def main() -> None:
     print(table(results, arguments.test))
     out = arguments.out / arguments.sweep
     out.with_suffix(".json").write_text(json.dumps(results, indent=1) + "\n")
-    draw(results, arguments.test, out.with_suffix(".png"))
+    draw(results, arguments.test, DRAWN[arguments.sweep], out.with_suffix(".png"))
     print(out.with_suffix(".png"))
 
 
