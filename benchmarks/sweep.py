@@ -61,16 +61,12 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     },
     "systems": {
         "CRNet-A": {},
-        # Four times the patches of a step.  The rate is the best of three in a short run.
-        "SRCNN": {"architecture": "SRCNN", "batch": 12, "lr": 2e-3},
-        "VDSR-like, 10 layers": {"architecture": "VDSR", "sizes": {"depth": 10, "maps": 64}},
-        "DRRN-like, 4 units": {
-            "architecture": "DRRN", "sizes": {"units": 4, "maps": 64, "normalize": False},
-            "lr": 2e-3,
-        },
+        "SRCNN": {"recipe": "srcnn-compact"},
+        "VDSR-like, 10 layers": {"recipe": "vdsr-compact"},
+        "DRRN-like, 4 units": {"recipe": "drrn-compact"},
     },
 }  # fmt: skip
-"""What each variant changes in the recipe; a second seed tells what is chance."""
+"""What each variant changes in the recipe, or its own; a second seed tells what is chance."""
 
 AXES = {
     "parameters": "parameters",
@@ -84,14 +80,13 @@ DRAWN: dict[str, tuple[str, ...]] = {
     "learning": (),
     "systems": tuple(AXES),
 }
-OF_CRNETS = ("n0", "m0", "recursions", "bias", "threshold", "residual")
 
 
 def variant(base: Recipe, changes: dict[str, Any], out: Path) -> Recipe:
-    """Return the recipe of a variant; of another network, without what is a CRNet's."""
-    if "architecture" in changes:
-        defaults = Recipe()
-        changes = {**{name: getattr(defaults, name) for name in OF_CRNETS}, **changes}
+    """Return the recipe of a variant."""
+    if "recipe" in changes:
+        other = read(changes["recipe"])
+        return replace(other, steps=round(base.steps * cost(base) / cost(other)))
     if "F0" in changes:
         changes = {"start": str(random_features(base, out))}
     return replace(base, **changes)
@@ -225,8 +220,6 @@ def main() -> None:
     results, nets = [], []
     for name, changes in VARIANTS[arguments.sweep].items():
         recipe = variant(base, changes, arguments.out)
-        if arguments.sweep == "systems":
-            recipe = replace(recipe, steps=round(base.steps * cost(base) / cost(recipe)))
         folder = arguments.out / folder_of(changes, recipe, base)
         net, result = run(name, recipe, folder, root, arguments.test)
         nets.append(net)

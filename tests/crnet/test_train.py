@@ -413,6 +413,8 @@ SMALL = {
     "msrn": {"blocks": 1, "maps": 8}, "d-dbpn": {"stages": 2, "maps": 4, "features": 8},
     "edsr": {"blocks": 1, "maps": 8}, "mdsr": {"blocks": 1, "maps": 8},
     "rdn": {"blocks": 1, "layers": 2, "growth": 4, "maps": 8},
+    "srcnn-compact": {}, "vdsr-compact": {"depth": 3, "maps": 8},
+    "drrn-compact": {"units": 2, "maps": 8, "normalize": False},
 }  # fmt: skip
 
 
