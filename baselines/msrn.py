@@ -42,10 +42,13 @@ class MSRN(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map LR images (B, 3, h, w) to sharp images (B, 3, scale·h, scale·w)."""
-        found = [self.head(shift(x, self.mean, -1))]
+        first = h = self.head(shift(x, self.mean, -1))
+        found = []
         for block in self.blocks:
-            found.append(block(found[-1]))
-        return shift(self.tail(self.fuse(torch.cat(found, 1))), self.mean, +1)
+            h = block(h)
+            found.append(h)
+        # The head comes last, as in the authors' code, so that their weights mean the same here.
+        return shift(self.tail(self.fuse(torch.cat([*found, first], 1))), self.mean, +1)
 
 
 class _MultiScale(nn.Module):
