@@ -42,6 +42,11 @@ class Coupled(NamedTuple):
     lr: Tensor
     hr: Tensor
 
+    @property
+    def parameters(self) -> int:
+        """Numbers in both."""
+        return self.lr.numel() + self.hr.numel()
+
 
 class Pairs(NamedTuple):
     """Patches: derivatives y of LR, (N, 4·p²), and HR without its mean, e, (N, p²)."""

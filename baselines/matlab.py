@@ -9,7 +9,8 @@ its two axes exchanged, and not flipped:
 - VDSR: a struct ``model`` of cells, ``weight`` of (3, 3, in, out) and ``bias`` of (out).
 - SCN: H is ``conv`` (81, 100), W ``wd`` (100, M), S ``usd1`` (M, M), D ``ud`` (M, 25), which
   multiply rows from the right, and g ``addp`` (25); the two fixed filters are ``mean2`` (169) and
-  ``diffms`` (81, 25).
+  ``diffms`` (81, 25).  They are fields of a struct ``model``, as the authors' code loads them, or
+  variables of the file.
 
 References
 ----------
@@ -56,14 +57,15 @@ def load_matlab(path: str | Path) -> SRCNN | VDSR | SCN:
         if "weights_conv1" in variables:
             return _srcnn(variables)
         if "model" in variables:
-            return _vdsr(variables)
+            model = _fields(variables["model"])
+            return _scn(model) if "wd" in model else _vdsr(model)
         if "wd" in variables:
             return _scn(variables)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     raise ValueError(
-        f"{path} is of no network known here: SRCNN has weights_conv1, VDSR model and SCN wd; "
-        f"it has {', '.join(variables) or 'nothing'}"
+        f"{path} is of no network known here: SRCNN has weights_conv1, VDSR a struct model, and "
+        f"SCN wd or a struct model; it has {', '.join(variables) or 'nothing'}"
     )
 
 
@@ -99,8 +101,8 @@ def _srcnn(variables: Mapping[str, Any]) -> SRCNN:
     return net.eval()
 
 
-def _vdsr(variables: Mapping[str, Any]) -> VDSR:
-    weights, biases = (_cells(variables["model"], name) for name in ("weight", "bias"))
+def _vdsr(model: Mapping[str, Any]) -> VDSR:
+    weights, biases = (_cells(model, name) for name in ("weight", "bias"))
     if len(weights) != len(biases) or len(weights) < 2:
         raise ValueError(
             f"model must have as many weights as biases, at least 2; "
@@ -129,13 +131,20 @@ def _scn(variables: Mapping[str, Any]) -> SCN:
     return net.eval()
 
 
-def _cells(model: Any, name: str) -> dict[str, Any]:
+def _fields(model: Any) -> dict[str, Any]:
+    """Return the fields of a struct by name; none of what is no struct."""
+    names = getattr(model, "dtype", np.dtype(float)).names or ()
+    return {name: model[name].item() for name in names} if model.size == 1 else {}
+
+
+def _cells(model: Mapping[str, Any], name: str) -> dict[str, Any]:
     """Return the cells of a field of a struct, as ``name{1}``, ``name{2}``, ..."""
-    fields = getattr(model, "dtype", np.dtype(float)).names or ()
-    if name not in fields or model.size != 1:
-        known = ", ".join(fields) or "none"
-        raise ValueError(f"model must be a struct with {name}, got fields {known}")
-    cells = np.asarray(model[name].item())
+    if name not in model:
+        raise ValueError(
+            f"model must be a struct with weight and bias, of VDSR, or wd, of SCN; "
+            f"got fields {', '.join(model) or 'none'}"
+        )
+    cells = np.asarray(model[name])
     if cells.dtype.kind != "O":
         raise ValueError(f"model.{name} must be cells, one for a layer")
     return {f"{name}{{{i}}}": cell for i, cell in enumerate(cells.ravel(), 1)}
@@ -151,9 +160,11 @@ def _array(variables: Mapping[str, Any], name: str, shape: tuple[int, ...]) -> T
     found = value.shape + (1,) * (len(shape) - value.ndim)
     if found != shape:
         raise ValueError(f"{name} must be {shape}, got {value.shape}")
-    if not np.isfinite(value).all():
-        raise ValueError(f"{name} holds NaN or infinite numbers")
-    return torch.from_numpy(value.astype(np.float32)).reshape(shape)
+    with np.errstate(over="ignore"):
+        single = value.astype(np.float32)
+    if not np.isfinite(single).all():
+        raise ValueError(f"{name} holds NaN or numbers that are infinite in float32")
+    return torch.from_numpy(single).reshape(shape)
 
 
 def _vector(variables: Mapping[str, Any], name: str, n: int) -> Tensor:

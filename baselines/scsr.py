@@ -78,8 +78,21 @@ class ScSR:
 
     @property
     def parameters(self) -> int:
-        """Numbers in all dictionaries."""
-        return sum(D.numel() for pair in self.dictionaries.values() for D in pair)
+        """Numbers in all dictionaries; ``at(scale).parameters`` are those of one scale."""
+        return sum(pair.parameters for pair in self.dictionaries.values())
+
+    def at(self, scale: int) -> Coupled:
+        """Return the pair of a scale.
+
+        Raises
+        ------
+        ValueError
+            If there is none.
+        """
+        if scale not in self.dictionaries:
+            known = ", ".join(map(str, self.scales))
+            raise ValueError(f"this ScSR upscales by {known}, not by {scale}")
+        return self.dictionaries[scale]
 
     @torch.no_grad()
     def __call__(self, x: Tensor, scale: int) -> Tensor:
@@ -88,10 +101,7 @@ class ScSR:
         check_finite(x, "x")
         if x.shape[1] != 1:
             raise ValueError(f"x must be Y, (B, 1, h, w), got {tuple(x.shape)}")
-        if scale not in self.dictionaries:
-            known = ", ".join(map(str, self.scales))
-            raise ValueError(f"this ScSR upscales by {known}, not by {scale}")
-        pair = Coupled(*(D.to(x) for D in self.dictionaries[scale]))
+        pair = Coupled(*(D.to(x) for D in self.at(scale)))
         p = pair.hr.shape[-1]
         u = bicubic(x, scale)
         Dl, Dh = pair.lr.flatten(1), pair.hr.flatten(1)

@@ -45,17 +45,11 @@ def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     StoredError
         If the file is missing, damaged or not one of ours, or holds NaN or infinite numbers.
     """
-    if not Path(path).is_file():
-        raise StoredError(f"no weights file {path}")
+    card, text, expected = header(path)
     try:
         with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        text, expected = header["card"], header["sha256"]
-        card = json.loads(text)
-        if not isinstance(card, dict):
-            raise TypeError("its card is no JSON object")
-    except (SafetensorError, KeyError, TypeError, ValueError, OSError, RecursionError) as error:
+    except (SafetensorError, OSError) as error:
         raise StoredError(f"{path} is not a weights file of csc-crnet: {error}") from error
     if digest(tensors, text) != expected:
         raise StoredError(f"{path} is damaged: it does not match its checksum")
@@ -63,6 +57,33 @@ def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         if not (tensor.is_floating_point() and bool(torch.isfinite(tensor).all())):
             raise StoredError(f"{path}: {name} holds values that are not finite numbers")
     return tensors, card
+
+
+def header(path: str | Path) -> tuple[dict[str, Any], str, str]:
+    """Return what the header of a weights file holds; the tensors are neither read nor checked.
+
+    Returns
+    -------
+    (dict, str, str)
+        The card, its text, and the checksum of text and tensors.
+
+    Raises
+    ------
+    StoredError
+        If the file is missing or has no such header.
+    """
+    if not Path(path).is_file():
+        raise StoredError(f"no weights file {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            found = file.metadata() or {}
+        text, checksum = found["card"], found["sha256"]
+        card = json.loads(text)
+        if not isinstance(card, dict):
+            raise TypeError("its card is no JSON object")
+    except (SafetensorError, KeyError, TypeError, ValueError, OSError, RecursionError) as error:
+        raise StoredError(f"{path} is not a weights file of csc-crnet: {error}") from error
+    return card, text, checksum
 
 
 def write(path: str | Path, tensors: Mapping[str, Tensor], card: Mapping[str, Any]) -> None:

@@ -102,7 +102,7 @@ def random_features(recipe: Recipe, out: Path) -> Path:
     about = checkpoint.Card(name, recipe.architecture, recipe.network(), recipe.scales, {}, {})
     out.mkdir(parents=True, exist_ok=True)
     path = out / f"{name}.safetensors"
-    path.write_bytes(checkpoint.serialize(net, about))
+    checkpoint.save(path, net, about)
     return path
 
 

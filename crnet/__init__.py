@@ -1,7 +1,7 @@
 """CRNet: super-resolution networks unfolded from convolutional sparse coding."""
 
 from crnet import analysis
-from crnet.checkpoint import Card, CheckpointError, bundled, card, load
+from crnet.checkpoint import Card, CheckpointError, bundled, card, load, save
 from crnet.ensemble import Ensemble
 from crnet.evaluate import TABLE_2, TABLE_3, Protocol, evaluate
 from crnet.metrics import psnr, ssim
@@ -27,6 +27,7 @@ __all__ = [
     "evaluate",
     "load",
     "psnr",
+    "save",
     "ssim",
     "upscale_picture",
 ]

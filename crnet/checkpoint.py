@@ -8,6 +8,7 @@ and are read with ``weights_only=True``; of those, `load` takes the averaged wei
 
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from importlib import resources
 from pathlib import Path
@@ -15,13 +16,20 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
-from torch import Tensor
+from safetensors.torch import save as to_bytes
+from torch import Tensor, nn
 
-from baselines.stored import digest
+from baselines.matlab import load_matlab
+from baselines.scn import SCN
+from baselines.srcnn import SRCNN
+from baselines.stored import StoredError, digest, header
+from baselines.vdsr import VDSR
 from crnet import networks
+from crnet.data import sha256
+from crnet.files import output_file
 from crnet.networks import Network
 from crnet.recipe import Recipe, RecipeError, from_fields
+from crnet.recipe import bundled as recipes
 
 NAME = r"[\w.+-]+"
 """What a model may be called."""
@@ -49,6 +57,12 @@ class Card:
         Data, recipe and duration, in words and numbers.
     psnr : dict
         Measured mean PSNR on Y in dB, by set and then by scale.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If the name is none, a scale no whole number > 0, or an argument neither a number nor a
+        list of whole numbers.
     """
 
     name: str
@@ -57,6 +71,16 @@ class Card:
     scales: tuple[int, ...]
     training: dict[str, str | int | float]
     psnr: dict[str, dict[str, float]]
+
+    def __post_init__(self) -> None:
+        sane = isinstance(self.name, str) and bool(re.fullmatch(NAME, self.name))
+        sane = sane and all(isinstance(s, int) and s > 0 for s in self.scales)
+        sane = sane and all(
+            isinstance(v, int | float) or all(isinstance(s, int) for s in v)
+            for v in self.arguments.values()
+        )
+        if not sane:
+            raise ValueError("its card is malformed")
 
 
 def build(
@@ -93,7 +117,104 @@ def serialize(net: Network, about: Card) -> bytes:
     # Layers that share a weight each store it, as safetensors wants it.
     state = {k: v.detach().cpu().contiguous().clone() for k, v in net.state_dict().items()}
     text = json.dumps(asdict(about))
-    return save(state, metadata={"card": text, "sha256": digest(state, text)})
+    return to_bytes(state, metadata={"card": text, "sha256": digest(state, text)})
+
+
+def save(path: str | Path, net: Network, about: Card) -> None:
+    """Write a network and its card as a weights file, which `load` and the command line take.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file, ``.safetensors``; replaced, as a whole, if it is there.
+    net : Network
+        The network; its weights are stored in their own dtype.
+    about : Card
+        What to say of it.
+
+    Raises
+    ------
+    CheckpointError
+        If the path ends otherwise, the card does not build a network of these weights, or one of
+        them is not finite.
+    ImageFileError
+        If the file cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from baselines.vdsr import VDSR
+    >>> about = Card("small", "VDSR", {"depth": 3, "maps": 8}, (2, 3), {"data": "none"}, {})
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save(f"{folder}/small.safetensors", VDSR(3, 8), about)
+    ...     card(f"{folder}/small.safetensors") == about
+    True
+    """
+    if Path(path).suffix != ".safetensors":
+        raise CheckpointError(f"a weights file must end in .safetensors, got {path}")
+    state = net.state_dict()
+    _check_finite(path, state)
+    try:
+        build(about.architecture, about.arguments).load_state_dict(state)
+    except RuntimeError as error:
+        raise CheckpointError(f"{path}: the network is not that of its card: {error}") from error
+    with output_file(Path(path), overwrite=True) as file:
+        file.write(serialize(net, about))
+
+
+def of_matlab(path: str | Path, scales: Iterable[int] = ()) -> tuple[Network, Card]:
+    """Return the network of :func:`baselines.load_matlab`, and a card for :func:`crnet.save`.
+
+    Parameters
+    ----------
+    path : str or Path
+        ``.mat`` file of published weights.
+    scales : iterable of int
+        Those that the network was trained for, which the file does not say: one for SRCNN, any for
+        VDSR; SCN is of ×2.
+
+    Returns
+    -------
+    (Network, Card)
+        The card has the name of the file, and says that the weights are from it.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is missing or none that `load_matlab` takes.
+    ValueError
+        If the scales are not such.
+    """
+    path = Path(path)
+    try:
+        net = load_matlab(path)
+    except (FileNotFoundError, ValueError) as error:
+        raise CheckpointError(str(error)) from error
+    made = tuple(sorted(set(scales)))
+    kind = type(net).__name__
+    if isinstance(net, SCN):
+        made = made or (2,)
+    if isinstance(net, SCN) and made != (2,):
+        raise ValueError(f"scales must be 2 of {path}, which is a stage of SCN; got {made}")
+    if not made or made[0] < 2 or (isinstance(net, SRCNN) and len(made) > 1):
+        wanted = "the one" if isinstance(net, SRCNN) else "those, ≥ 2,"
+        raise ValueError(
+            f"scales must be {wanted} that the {kind} of {path} was trained for, which the file "
+            f"does not say; got {made or 'none'}"
+        )
+    name = re.sub(r"[^\w.+-]", "-", path.stem)
+    told: dict[str, str | int | float] = {"weights": f"{path.name}, SHA-256 {sha256(path)}"}
+    return net, Card(name, kind, _arguments(net), made, told, {})
+
+
+def _arguments(net: SRCNN | VDSR | SCN) -> dict[str, int | float | bool | list[int]]:
+    """Return the arguments that build a network of a ``.mat`` file, read off from its layers."""
+    if isinstance(net, SCN):
+        return {"M": net.W.out_channels}
+    layers = [layer for layer in net.layers if isinstance(layer, nn.Conv2d)]
+    if isinstance(net, SRCNN):
+        return {"middle": layers[1].kernel_size[0]}
+    return {"depth": len(layers), "maps": layers[0].out_channels}
 
 
 def card(name: str | Path) -> Card:
@@ -194,7 +315,7 @@ def _recipe(path: Path, state: dict[str, Any]) -> Recipe:
         raise CheckpointError(f"{path} does not fit its recipe: {error}") from error
 
 
-def _check_finite(path: Path, weights: dict[str, Tensor]) -> None:
+def _check_finite(path: str | Path, weights: dict[str, Tensor]) -> None:
     if not all(bool(torch.isfinite(w).all()) for w in weights.values()):
         raise CheckpointError(f"{path} holds weights that are not finite numbers")
 
@@ -246,27 +367,23 @@ def find(name: str | Path) -> Path:
     path = Path(name)
     if not path.is_file():
         known = ", ".join(models) or "none"
-        raise CheckpointError(f"no model and no file {name}; bundled models: {known}")
+        hint = f", but crnet train {name} makes one" if str(name) in recipes() else ""
+        raise CheckpointError(f"no model and no file {name}{hint}; bundled models: {known}")
+    if path.suffix == ".mat":
+        raise CheckpointError(
+            f"{path} is of MATLAB; crnet export {path} NAME.safetensors makes a weights file of it"
+        )
     return path
 
 
 def _open(path: Path) -> tuple[Card, str]:
     """Return the card and the checksum in the header of a file."""
     try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-        fields = json.loads(header["card"])
-        about = Card(**{**fields, "scales": tuple(fields["scales"])})
-        sane = isinstance(about.name, str) and bool(re.fullmatch(NAME, about.name))
-        sane = sane and all(isinstance(s, int) and s > 0 for s in about.scales)
-        sane = sane and all(
-            isinstance(v, int | float) or all(isinstance(s, int) for s in v)
-            for v in about.arguments.values()
-        )
-        if not sane:
-            raise ValueError("its card is malformed")
-        return about, header["sha256"]
-    except FileNotFoundError as error:
-        raise CheckpointError(f"no weights file {path}") from error
-    except (SafetensorError, KeyError, TypeError, ValueError, OSError, RecursionError) as error:
+        fields, _, checksum = header(path)
+        if "architecture" not in fields:
+            raise ValueError(f"it is of no network, but of {fields.get('name', 'something else')}")
+        return Card(**{**fields, "scales": tuple(fields["scales"])}), checksum
+    except StoredError as error:
+        raise CheckpointError(str(error)) from error
+    except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} is not a weights file of csc-crnet: {error}") from error

@@ -120,7 +120,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_computing(p)
     p.set_defaults(run=commands.compare_systems)
 
-    p = subcommands.add_parser("models", help="list the bundled models")
+    p = subcommands.add_parser("models", help="list the bundled networks and baselines")
     p.set_defaults(run=commands.list_models)
 
     p = subcommands.add_parser("data", help="look at the image sets under a data root")
@@ -154,9 +154,16 @@ def _parser() -> argparse.ArgumentParser:
         _add_field(fields, field)
     p.set_defaults(run=commands.train_network)
 
-    p = subcommands.add_parser("export", help="measure a checkpoint and write it as a weights file")
-    p.add_argument("checkpoint", type=Path, metavar="CKPT", help="best.ckpt or last.ckpt of a run")
+    p = subcommands.add_parser("export", help="measure a network and write it as a weights file")
+    p.add_argument(
+        "file", type=Path, metavar="FILE",
+        help="checkpoint of a run, weights file, or published weights of SRCNN, VDSR or SCN (.mat)",
+    )  # fmt: skip
     p.add_argument("out", type=Path, metavar="OUT", help="weights to write (.safetensors)")
+    p.add_argument(
+        "--scales", nargs="+", type=int, metavar="N",
+        help="that a .mat file was trained for: one of SRCNN, those of VDSR [2 of SCN]",
+    )  # fmt: skip
     p.add_argument("--data", type=Path, help="folder of image sets [$CRNET_DATA]")
     p.add_argument("--test", nargs="*", default=["Set5"], metavar="SET", help="[Set5]")
     p.add_argument("--half", action="store_true", help="store the weights in float16")

@@ -5,19 +5,20 @@ import dataclasses
 import json
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 from tqdm import tqdm
 
+from baselines import stored
 from crnet import checkpoint, demo, networks, recipe
 from crnet.compare import compare_on
 from crnet.data import check, data_root, find_images
 from crnet.evaluate import Row, evaluate, protocol_of, report, table
 from crnet.files import ImageFileError, output_file, output_format, read_picture, write_picture
-from crnet.systems import BASELINES, System, following, scales, system
+from crnet.systems import LEARNED, System, following, parameters, scales, system, title
 from crnet.upscale import Upscaler, upscale_picture
 
 TEST_SETS = ("Set5", "Set14", "B100", "Urban100", "Manga109")
@@ -35,21 +36,45 @@ def show_demo(arguments: argparse.Namespace) -> int:
 
 
 def list_models(_: argparse.Namespace) -> int:
-    """Print the bundled models and what they say of themselves."""
+    """Print the bundled networks and baselines, and what they say of themselves."""
     for name, path in checkpoint.bundled().items():
         card = checkpoint.card(name)
-        scales = " ".join(f"x{s}" for s in card.scales)
         sizes = ", ".join(f"{k} {v}" for k, v in card.arguments.items())
-        print(f"{name}  {card.architecture}({sizes})  {scales}  {path.stat().st_size / 1e6:.2f} MB")
+        _tell_head(name, f"{card.architecture}({sizes})", card.scales, path)
         net = checkpoint.build(card.architecture, card.arguments)
         work = (f"x{s} {networks.multiplications(net, s) / 1e6:.3f}" for s in card.scales)
         print(f"    multiplications per HR pixel, in millions: {', '.join(work)}")
-        for key, value in card.training.items():
-            print(f"    {key}: {value}")
-        for name_of_set, cells in card.psnr.items():
-            told = ", ".join(f"x{scale} {value:.2f} dB" for scale, value in cells.items())
-            print(f"    {name_of_set}: {told}")
+        _tell_card(card.training, card.psnr)
+    for name in LEARNED:
+        one, made, path = system(name), scales(name), stored.bundled(name)
+        _tell_head(name, type(one).__name__, made, path)
+        numbers = ", ".join(f"x{s} {parameters(one, s):,}" for s in made)
+        print(f"    learned numbers: {numbers}")
+        told, *_rest = stored.header(path)
+        training = {k: v for k, v in told["training"].items() if k != "psnr"}
+        settings = {
+            k: v for k, v in told.items() if k not in ("name", "scales", "training", "psnr")
+        }
+        # CSC-SR has its PSNR by scale and then by set, and its settings by scale.
+        psnr: dict[str, dict[str, float]] = told.get("psnr", {})
+        for scale, cells in told["training"].get("psnr", {}).items():
+            for name_of_set, value in cells.items():
+                psnr.setdefault(name_of_set, {})[scale.removeprefix("x")] = value
+        _tell_card({**training, **settings}, psnr)
     return 0
+
+
+def _tell_head(name: str, kind: str, made: Sequence[int], path: Path) -> None:
+    known = " ".join(f"x{s}" for s in made)
+    print(f"{name}  {kind}  {known}  {path.stat().st_size / 1e6:.2f} MB")
+
+
+def _tell_card(training: Mapping[str, Any], psnr: Mapping[str, Mapping[str, float]]) -> None:
+    for key, value in training.items():
+        print(f"    {key}: {json.dumps(value) if isinstance(value, dict) else value}")
+    for name_of_set, cells in psnr.items():
+        told = ", ".join(f"x{scale} {value:.2f} dB" for scale, value in cells.items())
+        print(f"    {name_of_set}: {told}")
 
 
 def measure(arguments: argparse.Namespace) -> int:
@@ -116,7 +141,10 @@ def compare_systems(arguments: argparse.Namespace) -> int:
         raise UsageError(f"no image {arguments.image} in {' '.join(arguments.sets)}")
     with output_file(arguments.out, overwrite=arguments.overwrite) as file:
         pairs = [(path, scale) for path in chosen for scale in arguments.scales]
-        looks = [compare_on(path, scale, models, arguments.crop) for path, scale in pairs]
+        try:
+            looks = [compare_on(path, scale, models, arguments.crop) for path, scale in pairs]
+        except ValueError as error:
+            raise UsageError(str(error)) from error
         with _bar("compare") as bar:
             rows = evaluate(models, root, arguments.sets, arguments.scales, on_image=_follow(bar))
         print(table(rows, parameters=True))
@@ -135,14 +163,15 @@ def _chosen(folder: Path, name: str | None) -> list[Path]:
 def _shown(name: str) -> str:
     """Return how tables call a model that was given by its name or file."""
     path = Path(name)
-    return f"{path.parent.name}/{path.stem}" if path.suffix == ".ckpt" else path.stem or name
+    run = path.parent.name if path.suffix == ".ckpt" else ""
+    return f"{run}/{path.stem}" if run else path.stem or name
 
 
 def upscale_files(arguments: argparse.Namespace) -> int:
     """Enlarge image files."""
     _check_device(arguments.device)
-    given, made = arguments.model, scales(arguments.model)
-    name = given if given in BASELINES else checkpoint.card(given).name
+    given = arguments.model
+    made, name = scales(given), title(given)
     if made and arguments.scale not in made:
         raise UsageError(f"{name} upscales by {made}, not by {arguments.scale}")
     if arguments.scale < 1:
@@ -262,14 +291,23 @@ def train_network(arguments: argparse.Namespace) -> int:
 
 
 def export_weights(arguments: argparse.Namespace) -> int:
-    """Write a checkpoint as a weights file, with what it measures."""
+    """Write a checkpoint or published weights as a weights file, with what they measure."""
     out: Path = arguments.out
     if out.suffix != ".safetensors":
         raise UsageError(f"OUT must end in .safetensors, got {out}")
     if not re.fullmatch(checkpoint.NAME, out.stem):
         raise UsageError(f"a model is named by letters, digits, '.', '+', '-', not {out.stem!r}")
-    card = dataclasses.replace(checkpoint.card(arguments.checkpoint), name=out.stem)
-    net = checkpoint.load(arguments.checkpoint)
+    given: Path = arguments.file
+    if given.suffix == ".mat":
+        try:
+            net, card = checkpoint.of_matlab(given, arguments.scales or ())
+        except ValueError as error:
+            raise UsageError(f"--{error}") from error
+    elif arguments.scales:
+        raise UsageError(f"--scales is for a .mat file; {given} says its own")
+    else:
+        net, card = checkpoint.load(given), checkpoint.card(given)
+    card = dataclasses.replace(card, name=out.stem)
     if arguments.half:  # what is measured is what is written
         net = net.half().float()
     with output_file(out, overwrite=arguments.overwrite) as file:

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from baselines.bicubic import bicubic, imresize, modcrop
-from crnet.data import read_rgb, read_y
+from crnet.data import DataError, read_rgb, read_y
 from crnet.evaluate import protocol_of, score
 from crnet.files import Picture
 from crnet.systems import System
@@ -62,11 +62,16 @@ def compare_on(
 
     Raises
     ------
-    DataError, ValueError
-        If the file cannot be read or the crop leaves the photo.
+    DataError
+        If the file cannot be read, or is too small to be measured.
+    ValueError
+        If the crop leaves the photo.
     """
     levels = {True: read_rgb(path), False: read_y(path)}
-    original = modcrop(levels[True], scale)
+    try:
+        original = modcrop(levels[True], scale)
+    except ValueError as error:
+        raise DataError(f"{path}, x{scale}: {error}") from error
     H, W = original.shape[-2:]
     lr = Picture(imresize(original, 1 / scale).float() / 255)
     missed = (original.float() / 255 - bicubic(lr.color, scale)).abs().mean(1)[0]
@@ -75,7 +80,10 @@ def compare_on(
         raise ValueError(f"the crop {top} {left} {side} leaves {path.name} of {H}x{W} pixels")
     images = {"original\nPSNR (dB) / SSIM": original[0].float() / 255}
     for name, upscale in models.items():
-        decibels, similarity, _ = score(levels[protocol_of(upscale).rgb], scale, upscale)
+        try:
+            decibels, similarity, _ = score(levels[protocol_of(upscale).rgb], scale, upscale)
+        except ValueError as error:
+            raise DataError(f"{path}, x{scale}, {name}: {error}") from error
         label = f"{name}\n{decibels:.2f} / {similarity:.4f}"
         images[label] = upscale_picture(lr, scale, upscale).color[0].cpu()
     return Comparison(f"{path.name}, ×{scale}", images, (top, left, side))

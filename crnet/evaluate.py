@@ -75,7 +75,8 @@ class Row:
     """One cell of a table: means over a set.
 
     psnr in dB, ssim in [0, 1], seconds of the upscaling itself per image (median), parameters the
-    number of learned numbers.
+    number of learned numbers of the model that runs at this scale: of ScSR and CSC-SR the one of
+    the scale, of a network all of it, also where some of it serves another scale.
     """
 
     model: str
@@ -285,7 +286,7 @@ def evaluate(
                     seconds = statistics.median(s[2] for s in several)
                     rows.append(
                         Row(name, set_name, scale, mean_psnr, mean_ssim, seconds, own.name,
-                            parameters(upscale))
+                            parameters(upscale, scale))
                     )  # fmt: skip
     return rows
 

@@ -1,16 +1,17 @@
 """What a name on the command line means: a system x_lr → x_sr.
 
 ``bicubic``, a sparse-coding baseline, a bundled model, a weights file or a checkpoint: each becomes
-a callable of an LR image and a scale.
+a callable of an LR image and a scale.  What a weights file is of, its card says.
 """
 
 import dataclasses
 from collections.abc import Callable
-from typing import TypeAlias
+from pathlib import Path
+from typing import Any, TypeAlias
 
 from torch import Tensor
 
-from baselines import csc_sr, scsr
+from baselines import csc_sr, scsr, stored
 from baselines.bicubic import bicubic
 from crnet import checkpoint
 from crnet.ensemble import Ensemble
@@ -20,15 +21,14 @@ System: TypeAlias = Callable[[Tensor, int], Tensor]
 """A system: LR Y in [0, 1], (1, 1, h, w), and the scale to HR Y, (1, 1, scale·h, scale·w).
 
 One whose attribute `channels` is 3 takes and returns RGB instead.  `parameters`, where it has the
-attribute, is the number of its learned numbers.
+attribute, is the number of its learned numbers, or that of ``at(scale)``, what runs at a scale.
 """
 
-BASELINES: dict[str, Callable[[], System]] = {
-    "bicubic": lambda: bicubic,
-    "scsr": scsr.load,
-    "csc-sr": csc_sr.load,
-}
-"""Systems that are no networks, by name."""
+LEARNED: dict[str, Callable[[Path], System]] = {"scsr": scsr.load, "csc-sr": csc_sr.load}
+"""Systems of sparse coding that weights files may be of, by the name on their card."""
+
+BASELINES = ("bicubic", *LEARNED)
+"""Names of the systems that are no networks."""
 
 
 def system(
@@ -44,7 +44,8 @@ def system(
     Parameters
     ----------
     name : str
-        One of :data:`BASELINES` or of :func:`crnet.bundled`, or a path.
+        One of :data:`BASELINES` or of :func:`crnet.bundled`, or a path: of a weights file, of a
+        network or of sparse coding, or of a checkpoint.
     device, precision, memory_mib
         Of a network, see :class:`crnet.Upscaler`; baselines run on the CPU, whole, in float32.
     ensemble : bool
@@ -52,8 +53,8 @@ def system(
 
     Raises
     ------
-    CheckpointError
-        If there is none of this name.
+    CheckpointError, StoredError
+        If there is none of this name, or the file is damaged or not one of ours.
 
     Examples
     --------
@@ -62,11 +63,36 @@ def system(
     torch.Size([1, 1, 12, 15])
     """
     one: System
-    if name in BASELINES:
-        one = BASELINES[name]()
+    file = _learned(name)
+    if name == "bicubic":
+        one = bicubic
+    elif file:
+        path, card = file
+        one = LEARNED[card["name"]](path)
     else:
         one = Upscaler(checkpoint.load(name, device=device), memory_mib, precision=precision)
     return Ensemble(one) if ensemble else one
+
+
+def _learned(name: str) -> tuple[Path, dict[str, Any]] | None:
+    """Return the file of sparse coding that a name means, and its card; None if it means none."""
+    if name == "bicubic":
+        return None
+    try:
+        path = stored.bundled(name) if name in LEARNED else checkpoint.find(name)
+    except checkpoint.CheckpointError as error:
+        raise checkpoint.CheckpointError(f"{error}; baselines: {', '.join(BASELINES)}") from error
+    if path.suffix == ".ckpt":
+        return None
+    card, *_ = stored.header(path)
+    if "architecture" in card:
+        return None
+    if card.get("name") not in LEARNED:
+        raise stored.StoredError(
+            f"{path} is neither of a network nor of {' or '.join(LEARNED)}: "
+            f"its card is of {card.get('name', 'nothing known')!r}"
+        )
+    return path, card
 
 
 def following(upscale: System, on_tile: Callable[[int, int], None]) -> System:
@@ -83,15 +109,40 @@ def scales(name: str) -> tuple[int, ...]:
 
     Raises
     ------
-    CheckpointError
-        If there is none of this name.
+    CheckpointError, StoredError
+        If there is none of this name, or the file is not one of ours.
     """
-    if name in BASELINES:
-        return tuple(getattr(BASELINES[name](), "scales", ()))
-    return checkpoint.card(name).scales
+    if name == "bicubic":
+        return ()
+    file = _learned(name)
+    if not file:
+        return checkpoint.card(name).scales
+    path, card = file
+    try:
+        return tuple(sorted(int(s) for s in card["scales"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise stored.StoredError(f"{path} does not say its scales: {error!r}") from error
 
 
-def parameters(upscale: System) -> int:
-    """Return the number of learned numbers of a system; 0 where it has none."""
+def title(name: str) -> str:
+    """Return what to call the images of a system: its name, or that of its file.
+
+    Raises
+    ------
+    CheckpointError, StoredError
+        If there is none of this name, or the file is not one of ours.
+    """
+    if name == "bicubic" or _learned(name):
+        return Path(name).stem
+    return checkpoint.card(name).name
+
+
+def parameters(upscale: System, scale: int) -> int:
+    """Return the number of learned numbers of a system, 0 where it has none.
+
+    Of one that keeps a model for each scale, they are those of the model of this scale.  A network
+    that serves several scales counts as a whole.
+    """
     inside = upscale.system if isinstance(upscale, Ensemble) else upscale
-    return int(getattr(inside, "parameters", 0))
+    model = inside.at(scale) if hasattr(inside, "at") else inside
+    return int(getattr(model, "parameters", 0))

@@ -149,9 +149,10 @@ def scn_by_matlab(v: dict[str, np.ndarray], x: np.ndarray) -> np.ndarray:
     return out
 
 
-def test_scn(path: Path) -> None:
+@pytest.mark.parametrize("struct", [False, True])
+def test_scn(path: Path, struct: bool) -> None:
     v = scn()
-    net, out = run(path, v)
+    net, out = run(path, {"model": v} if struct else v)
     close(torch.from_numpy(out), torch.from_numpy(scn_by_matlab(v, IMAGE)), 1e-6)
     assert isinstance(net, SCN)
     assert CSCN([net.float()] * 2)(torch.rand(1, 1, 5, 6), 3).shape == (1, 1, 15, 18)
@@ -191,7 +192,15 @@ def test_a_kernel_is_neither_flipped_nor_transposed(path: Path) -> None:
         (lambda: srcnn(5), {"biases_conv1": draw(8, 8)}, r"biases_conv1 must be 64 numbers, got"),
         (lambda: srcnn(5), {"weights_conv1": np.full((81, 64), np.nan)}, "weights_conv1 holds NaN"),
         (lambda: srcnn(5), {"weights_conv3": "text"}, "weights_conv3 must be of real numbers, got"),
-        (vdsr, {"model": draw(3, 3)}, "model must be a struct with weight, got fields none"),
+        (
+            lambda: srcnn(5),
+            {"biases_conv2": np.full((32, 1), 1e300)},
+            "biases_conv2 holds .* infinite in float32",
+        ),
+        (vdsr, {"model": draw(3, 3)}, "model must be a struct with weight .*; got fields none"),
+        (vdsr, {"model": {"a": 1, "bias": 2}}, "struct with weight .* got fields a, bias"),
+        (scn, {"model": {**scn(), "ud": draw(16, 24)}}, r"ud must be \(16, 25\), got \(16, 24\)"),
+        (scn, {"model": {"wd": draw(100, 16)}}, r"conv is missing; it must be \(81, 100\)"),
         (vdsr, {"model": {"weight": draw(3, 3), "bias": draw(3)}}, "model.weight must be cells"),
         (scn, {"ud": draw(16, 24)}, r"ud must be \(16, 25\), got \(16, 24\)"),
         (scn, {"mean2": None}, r"mean2 must be 169 numbers, got shape \(0,\)"),

@@ -89,7 +89,7 @@ def test_the_command_prints_the_table_and_writes_the_sheet(tmp_path: Path, capsy
     assert main(call) == 0
     told = capsys.readouterr().out
     assert "parameters" in told
-    assert f"{parameters(system('crnet-a')):,}" in told
+    assert f"{parameters(system('crnet-a'), 2):,}" in told
     assert opened(tmp_path / "sheet.png").size[0] > 400
     assert main(call) == 1  # it is there
     assert "exists" in capsys.readouterr().err
@@ -108,4 +108,4 @@ def test_baselines_by_name() -> None:
         made = scales(name) or (2, 3, 4)
         assert set(made) == {2, 3, 4}
         assert system(name)(x, 3).shape == (1, 1, 24, 27)
-        assert (parameters(system(name, ensemble=True)) > 0) == (name != "bicubic")
+        assert (parameters(system(name, ensemble=True), 3) > 0) == (name != "bicubic")
