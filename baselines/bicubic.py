@@ -81,6 +81,13 @@ def imresize(
         scales = (size[0] / x.shape[-2], size[1] / x.shape[-1])
     else:
         raise ValueError(f"give exactly one of scale and size, got {scale} and {size}")
+    return resample(x, size, scales, edges)
+
+
+def resample(
+    x: Tensor, size: tuple[int, int], scales: tuple[float, float], edges: Edges = "symmetric"
+) -> Tensor:
+    """Return what `imresize` does, without its checks, for networks: NaN spreads, no GPU waits."""
     # MATLAB resizes the axis with the smaller factor first, rows where they are equal.
     for axis in (0, 1) if scales[0] <= scales[1] else (1, 0):
         x = _resize_axis(x, axis - 2, scales[axis], size[axis], edges)

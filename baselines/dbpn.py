@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from baselines.initial import he
+from baselines.sizes import check_sizes
 
 # Scale: side of the kernel, stride, padding.
 _PROJECTIONS = {2: (6, 2, 2), 4: (8, 4, 2), 8: (12, 8, 2)}
@@ -45,8 +46,10 @@ class DDBPN(nn.Module):
 
     def __init__(self, scale: int, stages: int = 7, maps: int = 64, features: int = 256) -> None:
         super().__init__()
+        check_sizes(scale=scale, stages=stages, maps=maps, features=features)
         if scale not in _PROJECTIONS:
             raise ValueError(f"D-DBPN upscales by 2, 4 or 8, not by {scale}")
+        self.scales = (scale,)
         self.first = nn.Sequential(
             nn.Conv2d(3, features, 3, padding=1), nn.PReLU(), nn.Conv2d(features, maps, 1),
             nn.PReLU(),

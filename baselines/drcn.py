@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from baselines.initial import he
+from baselines.sizes import check_sizes, is_rgb
 
 
 class DRCN(nn.Module):
@@ -28,7 +29,7 @@ class DRCN(nn.Module):
     recursions : int
         D ≥ 1.
     channels : int
-        Channels of the image.
+        1 for Y, 3 for RGB.
 
     Examples
     --------
@@ -42,8 +43,8 @@ class DRCN(nn.Module):
 
     def __init__(self, maps: int = 256, recursions: int = 16, *, channels: int = 1) -> None:
         super().__init__()
-        if recursions < 1:
-            raise ValueError(f"recursions must be ≥ 1, got {recursions}")
+        check_sizes(maps=maps, recursions=recursions)
+        self.rgb = is_rgb(channels)
         self.recursions = recursions
 
         def conv(n_in: int, n_out: int) -> nn.Conv2d:

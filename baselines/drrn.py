@@ -14,6 +14,7 @@ Tai, Yang, Liu, "Image super-resolution via deep recursive residual network", CV
 from torch import Tensor, nn
 
 from baselines.initial import he
+from baselines.sizes import check_sizes, is_rgb
 
 
 class DRRN(nn.Module):
@@ -26,7 +27,7 @@ class DRRN(nn.Module):
     maps : int
         Feature maps.
     channels : int
-        Channels of the image.
+        1 for Y, 3 for RGB.
     normalize : bool
         Batch normalisation; many later versions leave it out.
 
@@ -44,8 +45,8 @@ class DRRN(nn.Module):
         self, units: int = 25, maps: int = 128, *, channels: int = 1, normalize: bool = True
     ) -> None:
         super().__init__()
-        if units < 1:
-            raise ValueError(f"units must be ≥ 1, got {units}")
+        check_sizes(units=units, maps=maps)
+        self.rgb = is_rgb(channels)
 
         def before(n: int) -> nn.Module:
             return nn.Sequential(nn.BatchNorm2d(n), nn.ReLU()) if normalize else nn.ReLU()

@@ -11,12 +11,14 @@ Lim, Son, Kim, Nah, Lee, "Enhanced deep residual networks for single image super
 16 blocks of 64 maps 1,369,859, 1,554,499 and 1,517,571; MDSR has 7,953,987.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from baselines.shuffle import MEAN, ResidualBlock, Upsampler, conv, shift
+from baselines.sizes import check_sizes
 
 
 class EDSR(nn.Module):
@@ -43,6 +45,10 @@ class EDSR(nn.Module):
 
     def __init__(self, scale: int, blocks: int = 32, maps: int = 256, *, size: float = 0.1) -> None:
         super().__init__()
+        check_sizes(blocks=blocks, maps=maps)
+        if not math.isfinite(size):
+            raise ValueError(f"size must be finite, got {size}")
+        self.scales = (scale,)
         self.register_buffer("mean", torch.tensor(MEAN), persistent=False)
         self.head = conv(3, maps)
         self.body = nn.Sequential(
@@ -78,6 +84,10 @@ class MDSR(nn.Module):
 
     def __init__(self, scales: Sequence[int] = (2, 3, 4), blocks: int = 80, maps: int = 64) -> None:
         super().__init__()
+        check_sizes(blocks=blocks, maps=maps)
+        if not scales:
+            raise ValueError("scales must be some of 2, 3 and 4, got none")
+        self.scales = tuple(scales)
         self.register_buffer("mean", torch.tensor(MEAN), persistent=False)
         self.head = conv(3, maps)
         self.before = nn.ModuleDict(

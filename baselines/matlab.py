@@ -42,7 +42,7 @@ def load_matlab(path: str | Path) -> SRCNN | VDSR | SCN:
     -------
     SRCNN, VDSR or SCN
         In evaluation mode, float32.  SCN is one stage; a cascade is
-        ``CSCN([load_matlab(first), load_matlab(second)])``.
+        ``CSCN.of(load_matlab(first), load_matlab(second))``.
 
     Raises
     ------

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from baselines.initial import he
+from baselines.sizes import check_sizes, is_rgb
 
 
 class MemNet(nn.Module):
@@ -30,7 +31,7 @@ class MemNet(nn.Module):
     shared : bool
         The units of a block share their convolutions.
     channels : int
-        Channels of the image.
+        1 for Y, 3 for RGB.
 
     Examples
     --------
@@ -51,8 +52,8 @@ class MemNet(nn.Module):
         channels: int = 1,
     ) -> None:
         super().__init__()
-        if min(blocks, units) < 1:
-            raise ValueError(f"blocks and units must be ≥ 1, got {blocks} and {units}")
+        check_sizes(blocks=blocks, units=units, maps=maps)
+        self.rgb = is_rgb(channels)
         self.first = _unit(channels, maps)
         self.blocks = nn.ModuleList(_Block(units, maps, b + 1, shared) for b in range(blocks))
         self.normalize = nn.ModuleList(nn.BatchNorm2d(maps) for _ in range(blocks))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from baselines.shuffle import MEAN, Upsampler, conv, shift
+from baselines.sizes import check_sizes
 
 
 class MSRN(nn.Module):
@@ -34,6 +35,8 @@ class MSRN(nn.Module):
 
     def __init__(self, scale: int, blocks: int = 8, maps: int = 64) -> None:
         super().__init__()
+        check_sizes(blocks=blocks, maps=maps)
+        self.scales = (scale,)
         self.register_buffer("mean", torch.tensor(MEAN), persistent=False)
         self.head = conv(3, maps)
         self.blocks = nn.ModuleList(_MultiScale(maps) for _ in range(blocks))

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from baselines.shuffle import Upsampler, conv
+from baselines.sizes import check_sizes
 
 
 class RDN(nn.Module):
@@ -38,6 +39,8 @@ class RDN(nn.Module):
         self, scale: int, blocks: int = 16, layers: int = 8, growth: int = 64, maps: int = 64
     ) -> None:
         super().__init__()
+        check_sizes(blocks=blocks, layers=layers, growth=growth, maps=maps)
+        self.scales = (scale,)
         self.first, self.second = conv(3, maps), conv(maps, maps)
         self.blocks = nn.ModuleList(_Dense(maps, layers, growth) for _ in range(blocks))
         self.fuse = nn.Sequential(conv(blocks * maps, maps, 1), conv(maps, maps))

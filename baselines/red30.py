@@ -11,6 +11,8 @@ symmetric skip connections", NIPS 2016.  128 maps: 4,134,785 parameters with bia
 
 from torch import Tensor, nn
 
+from baselines.sizes import check_sizes, is_rgb
+
 
 class RED30(nn.Module):
     """RED30 on the bicubic-enlarged Y in [0, 1].
@@ -22,7 +24,7 @@ class RED30(nn.Module):
     maps : int
         Feature maps.
     channels : int
-        Channels of the image.
+        1 for Y, 3 for RGB.
 
     Examples
     --------
@@ -36,8 +38,9 @@ class RED30(nn.Module):
 
     def __init__(self, depth: int = 15, maps: int = 128, *, channels: int = 1) -> None:
         super().__init__()
-        if depth < 2:
-            raise ValueError(f"depth must be ≥ 2, got {depth}")
+        check_sizes(2, depth=depth)
+        check_sizes(maps=maps)
+        self.rgb = is_rgb(channels)
         sizes = [channels] + [maps] * depth
         self.encoder = nn.ModuleList(
             nn.Conv2d(a, b, 3, padding=1) for a, b in zip(sizes, sizes[1:], strict=False)

@@ -11,8 +11,8 @@ learned: 8,100 + 12,800 + 16,384 + 3,200 + 25 = 40,509 numbers, no biases.  The 
 the unit of u, and the rest is linear in it, so that SCN(c u) = c SCN(u) for c > 0: Y may be in
 [0, 1] here, though the authors' is in [0, 255].
 
-A network enlarges ×2.  CSCN applies one after the other, each with weights of its own, until the
-image is large enough, and reduces it by bicubic to the size that was asked for.
+An SCN sharpens what bicubic enlarged ×2.  CSCN applies one after the other, each with weights of
+its own, until the image is large enough, and reduces it by bicubic to the size asked for.
 
 References
 ----------
@@ -20,16 +20,15 @@ Wang, Liu, Yang, Han, Huang, "Deep networks for image super-resolution with spar
 2015.  Constants are those of the authors' test code; the start of H, W, S and D is ours.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import math
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from baselines.bicubic import bicubic, imresize, mirror
-from csc import random_dictionary, soft_threshold
-from csc.checks import check_images
+from baselines.bicubic import mirror, resample
+from baselines.sizes import check_sizes
+from csc import random_dictionary
 
 P, BORDER, GAIN = 5, 6, 1.1
 """Side of a patch; pixels the image is mirrored beyond its border; contrast of a patch."""
@@ -59,8 +58,8 @@ class SCN(nn.Module):
 
     enlarged = True
     rgb = False
-    reach = 8
-    """Pixels to each side that an output pixel depends on: 4 of H, 4 of the patches' overlap."""
+    reach = BORDER
+    """Pixels to each side that an output pixel depends on: 4 of H, 2 of the patches' overlap."""
     smooth: Tensor
     centred: Tensor
 
@@ -68,8 +67,9 @@ class SCN(nn.Module):
         self, M: int = 128, *, lam: float = 0.2, generator: torch.Generator | None = None
     ) -> None:
         super().__init__()
-        if M < 1 or not lam > 0:
-            raise ValueError(f"M must be ≥ 1 and lam > 0, got {M} and {lam}")
+        check_sizes(M=M)
+        if not 0 < lam < math.inf:
+            raise ValueError(f"lam must be finite and > 0, got {lam}")
         n = P * P
         self.H = nn.Conv2d(1, 4 * n, 9, bias=False)
         self.W = nn.Conv2d(4 * n, M, 1, bias=False)
@@ -81,7 +81,8 @@ class SCN(nn.Module):
         self.register_buffer("smooth", F.pad(F.conv2d(box, box, padding=P - 1), (2, 2, 2, 2)))
         at = torch.eye(n).view(n, 1, P, P)
         self.register_buffer("centred", F.pad(at - box, (2, 2, 2, 2)))  # (25, 1, 9, 9)
-        self._start(at, lam, generator)
+        if not at.is_meta:  # shapes alone have no start
+            self._start(at, lam, generator)
 
     @torch.no_grad()
     def _start(self, at: Tensor, lam: float, generator: torch.Generator | None) -> None:
@@ -104,7 +105,7 @@ class SCN(nn.Module):
     def codes(self, u: Tensor) -> Tensor:
         """Map images padded by 6 pixels, (B, 1, H+12, W+12), to codes (B, M, H+4, W+4)."""
         w = self.W(F.normalize(self.H(u), dim=1))
-        return soft_threshold(self.S(soft_threshold(w, 1.0)) + w, 1.0)
+        return _shrunk(self.S(_shrunk(w)) + w)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map bicubic-enlarged images (B, 1, H, W) to sharp ones of the same size."""
@@ -116,18 +117,22 @@ class SCN(nn.Module):
         return F.conv2d(u, self.smooth) + added
 
 
-@dataclass(frozen=True)
-class CSCN:
-    """The cascade as a map from LR to HR.
+class CSCN(nn.Module):
+    """The cascade, one network for several scales, on LR Y in [0, 1].
 
-    Called with LR images (B, 1, h, w), Y in [0, 1], and a scale, it returns HR images
-    (B, 1, scale·h, scale·w), unclipped.  It has as many scales as its stages reach: two for ×2, ×3
-    and ×4.  Nothing is trained: give it stages that are.
+    Stages are trained together: what the first learns at ×3 and ×4 comes through the second.  Two
+    trained networks make a cascade by :meth:`of`, such as the two that were published::
 
-    Attributes
+        CSCN.of(load_matlab(first), load_matlab(second))
+
+    Parameters
     ----------
-    stages : sequence of SCN
-        Networks of ×2, in their order; two fresh ones by default.
+    stages : int
+        Networks of ×2, ≥ 1; n of them make the scales from 2 to 2ⁿ.
+    M : int
+        Atoms of each.
+    lam, generator
+        As of :class:`SCN`.
 
     Examples
     --------
@@ -135,7 +140,36 @@ class CSCN:
     torch.Size([1, 1, 18, 15])
     """
 
-    stages: Sequence[SCN] = field(default_factory=lambda: (SCN(), SCN()))
+    enlarged = False
+    rgb = False
+
+    def __init__(
+        self,
+        stages: int = 2,
+        M: int = 128,
+        *,
+        lam: float = 0.2,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        check_sizes(stages=stages)
+        self.stages = nn.ModuleList(SCN(M, lam=lam, generator=generator) for _ in range(stages))
+
+    @classmethod
+    def of(cls, *stages: SCN) -> "CSCN":
+        """Return the cascade of some SCNs of as many atoms each, which it keeps and does not copy.
+
+        Raises
+        ------
+        ValueError
+            If there is none, or they differ in their atoms, so that no file could describe them.
+        """
+        sizes = {stage.S.in_channels for stage in stages}
+        if len(sizes) > 1:
+            raise ValueError(f"the stages must have equally many atoms, got {sorted(sizes)}")
+        net = cls(len(stages), *sizes)
+        net.stages = nn.ModuleList(stages)
+        return net.train(stages[0].training)
 
     @property
     def scales(self) -> tuple[int, ...]:
@@ -143,22 +177,38 @@ class CSCN:
         return tuple(range(2, 2 ** len(self.stages) + 1))
 
     @property
-    def parameters(self) -> int:
-        """Weights in all stages."""
-        return sum(p.numel() for stage in self.stages for p in stage.parameters())
+    def reach(self) -> int:
+        """Bound the LR pixels to each side that an output pixel depends on.
 
-    def __call__(self, x: Tensor, scale: int) -> Tensor:
-        """Return the HR images (B, 1, scale·h, scale·w) of LR images (B, 1, h, w)."""
-        check_images(x)
-        if x.shape[1] != 1:
-            raise ValueError(f"x must be Y, (B, 1, h, w), got {tuple(x.shape)}")
+        Stage i sees 6 pixels of its own, of which 2ⁱ make one of LR, and its bicubic less than 2 of
+        those that it enlarges.  The reduction sees less than 2 of the output's, which are largest
+        where the last stage is just needed.
+        """
+        n = len(self.stages)
+        reduction = 2 / (2 ** (n - 1) + 1) if n > 1 else 0.0
+        return math.ceil((SCN.reach + 4) * (1 - 0.5**n) + reduction)
+
+    def forward(self, x: Tensor, scale: int) -> Tensor:
+        """Map LR images (B, 1, h, w) to sharp images (B, 1, scale·h, scale·w)."""
+        if x.ndim != 4 or x.shape[1] != 1 or not x.is_floating_point():
+            raise ValueError(
+                "CSCN takes floating-point Y (B, 1, h, w) in [0, 1], "
+                f"got {x.dtype} of shape {tuple(x.shape)}"
+            )
         if scale not in self.scales:
             known = ", ".join(map(str, self.scales))
-            raise ValueError(f"this cascade upscales by {known or 'nothing'}, not by {scale}")
-        out, factor = x, 1
+            raise ValueError(f"this CSCN upscales by {known}, not by {scale}")
+        h, w = x.shape[-2:]
+        factor = 1
         for stage in self.stages:
             if factor < scale:
-                out, factor = stage(bicubic(out, 2)), 2 * factor
+                factor *= 2
+                x = stage(resample(x, (factor * h, factor * w), (2.0, 2.0)))
         if factor == scale:
-            return out
-        return imresize(out, size=(scale * x.shape[-2], scale * x.shape[-1]))
+            return x
+        return resample(x, (scale * h, scale * w), (scale / factor, scale / factor))
+
+
+def _shrunk(a: Tensor) -> Tensor:
+    """Return h₁(a), and NaN of NaN, which :func:`csc.soft_threshold` refuses."""
+    return a - a.clamp(-1, 1)

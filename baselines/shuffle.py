@@ -2,6 +2,8 @@
 
 from torch import Tensor, nn
 
+from baselines.sizes import check_sizes
+
 MEAN = (0.4488, 0.4371, 0.4040)
 """Mean of R, G and B over DIV2K, which EDSR and those after it subtract."""
 
@@ -18,6 +20,7 @@ class Upsampler(nn.Sequential):
     """
 
     def __init__(self, scale: int, maps: int) -> None:
+        check_sizes(scale=scale)
         if scale not in (2, 3, 4):
             raise ValueError(f"scale must be 2, 3 or 4, got {scale}")
         layers: list[nn.Module] = []

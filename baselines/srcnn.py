@@ -13,6 +13,8 @@ Dong, Loy, He, Tang, "Image super-resolution using deep convolutional networks",
 
 from torch import Tensor, nn
 
+from baselines.sizes import check_sizes, is_rgb
+
 
 class SRCNN(nn.Module):
     """SRCNN on Y in [0, 1]; one set of weights per scale.
@@ -22,7 +24,7 @@ class SRCNN(nn.Module):
     middle : int
         Side k of the second kernel: 5, 3 or 1.
     channels : int
-        Channels of the image.
+        1 for Y, 3 for RGB.
 
     Examples
     --------
@@ -36,6 +38,8 @@ class SRCNN(nn.Module):
 
     def __init__(self, middle: int = 5, *, channels: int = 1) -> None:
         super().__init__()
+        check_sizes(middle=middle)
+        self.rgb = is_rgb(channels)
         if middle not in (1, 3, 5):
             raise ValueError(f"middle must be 1, 3 or 5, got {middle}")
 

@@ -11,6 +11,8 @@ paper says 2,015k; no reading gives that exactly).
 import torch
 from torch import Tensor, nn
 
+from baselines.sizes import check_sizes
+
 
 class SRDenseNet(nn.Module):
     """SRDenseNet for ×4, on LR Y in [0, 1].
@@ -30,11 +32,13 @@ class SRDenseNet(nn.Module):
 
     enlarged = False
     rgb = False
+    scales = (4,)
 
     def __init__(
         self, blocks: int = 8, layers: int = 8, growth: int = 16, bottleneck: int = 256
     ) -> None:
         super().__init__()
+        check_sizes(blocks=blocks, layers=layers, growth=growth, bottleneck=bottleneck)
         maps = layers * growth
         self.first = nn.Conv2d(1, maps, 3, padding=1)
         self.blocks = nn.ModuleList(_Dense(maps, layers, growth) for _ in range(blocks))

@@ -9,6 +9,7 @@ Kim, Lee, Lee, "Accurate image super-resolution using very deep convolutional ne
 from torch import Tensor, nn
 
 from baselines.initial import he
+from baselines.sizes import check_sizes, is_rgb
 
 
 class VDSR(nn.Module):
@@ -19,9 +20,9 @@ class VDSR(nn.Module):
     depth : int
         Convolutions, ≥ 2.
     maps : int
-        Feature maps.
+        Feature maps, ≥ 1.
     channels : int
-        Channels of the image.
+        1 for Y, 3 for RGB.
     bias : bool
         Biases, as the published weights have.
 
@@ -39,8 +40,9 @@ class VDSR(nn.Module):
         self, depth: int = 20, maps: int = 64, *, channels: int = 1, bias: bool = True
     ) -> None:
         super().__init__()
-        if depth < 2:
-            raise ValueError(f"depth must be ≥ 2, got {depth}")
+        check_sizes(2, depth=depth)
+        check_sizes(maps=maps)
+        self.rgb = is_rgb(channels)
         layers: list[nn.Module] = []
         for i in range(depth):
             n_in, n_out = (channels if i == 0 else maps), (channels if i == depth - 1 else maps)

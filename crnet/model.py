@@ -46,7 +46,8 @@ class CRNetA(nn.Module):
     recursions : int
         K ≥ 0; may be changed later.
     channels : int
-        Channels of the image, or of the feature maps where it is a part of CRNet-B.
+        Channels of the image, 1 for Y and 3 for RGB, or of the feature maps where it is a part of
+        CRNet-B.
     residual : bool
         Add the input to the output (eq. 14); the paper's Fig. 4 compares without.
     threshold : bool
@@ -69,7 +70,7 @@ class CRNetA(nn.Module):
     """
 
     enlarged = True  # takes the bicubic-enlarged image
-    rgb = False  # of Y
+    rgb = False  # of Y, unless it has three channels
 
     def __init__(
         self,
@@ -94,6 +95,7 @@ class CRNetA(nn.Module):
             return _conv(n_in, n_out, gain, bias, generator)
 
         self.residual = residual
+        self.rgb = channels == 3
         self.F0 = conv(channels, n0)
         if channels <= _IMAGE:
             self.F0.weight = nn.Parameter(_whitening(n0, channels, generator))
@@ -235,6 +237,7 @@ class CRNetB(nn.Module):
         self.register_buffer("mean", torch.tensor(MEAN), persistent=False)
         self.head = conv(3, n0, math.sqrt(0.5))  # no ReLU follows: half of He's variance
         ordered = sorted(set(scales))
+        self.scales = tuple(ordered)
         self.units = nn.ModuleDict(
             {
                 str(s): nn.Sequential(conv(n0, n0), nn.ReLU(inplace=True), conv(n0, n0, 0.1))

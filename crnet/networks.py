@@ -22,21 +22,21 @@ from baselines.memnet import MemNet
 from baselines.msrn import MSRN
 from baselines.rdn import RDN
 from baselines.red30 import RED30
-from baselines.scn import SCN
+from baselines.scn import CSCN, SCN
 from baselines.srcnn import SRCNN
 from baselines.srdensenet import SRDenseNet
 from baselines.vdsr import VDSR
 from crnet.model import CRNetA, CRNetB
 
 OnEnlarged: TypeAlias = CRNetA | SCN | SRCNN | RED30 | VDSR | DRCN | DRRN | MemNet
-OnLR: TypeAlias = CRNetB | MDSR | EDSR | RDN | MSRN | DDBPN | SRDenseNet
+OnLR: TypeAlias = CRNetB | CSCN | MDSR | EDSR | RDN | MSRN | DDBPN | SRDenseNet
 Network: TypeAlias = OnEnlarged | OnLR
 
 ARCHITECTURES: dict[str, type[Network]] = {
     kind.__name__: kind
     for kind in (
-        CRNetA, CRNetB, SCN, SRCNN, RED30, VDSR, DRCN, DRRN, MemNet, SRDenseNet, MSRN, DDBPN, EDSR,
-        MDSR, RDN,
+        CRNetA, CRNetB, SCN, CSCN, SRCNN, RED30, VDSR, DRCN, DRRN, MemNet, SRDenseNet, MSRN, DDBPN,
+        EDSR, MDSR, RDN,
     )
 }  # fmt: skip
 
@@ -70,9 +70,26 @@ def arguments_of(architecture: str) -> dict[str, Any]:
     return {name: p.default for name, p in parameters.items() if name != "generator"}
 
 
+def check(architecture: str, arguments: dict[str, Any]) -> tuple[int, ...]:
+    """Return the scales of a network by its class and arguments; no weights are made.
+
+    Raises
+    ------
+    TypeError, ValueError, RuntimeError
+        If the arguments are not its own, or the network would be larger than any.
+    """
+    with torch.device("meta"):
+        return scales(ARCHITECTURES[architecture](**arguments))
+
+
+def scales(net: Network) -> tuple[int, ...]:
+    """Return the scales that a network upscales by; none where it takes the enlarged image."""
+    return tuple(getattr(net, "scales", ()))
+
+
 def apply(net: Network, x: Tensor, scale: int) -> Tensor:
     """Return the image of a network: of the enlarged image, or of LR, `scale` times as large."""
-    out: Tensor = net(x, scale) if isinstance(net, CRNetB | MDSR) else net(x)
+    out: Tensor = net(x, scale) if isinstance(net, CRNetB | CSCN | MDSR) else net(x)
     return out
 
 
@@ -80,10 +97,10 @@ def apply(net: Network, x: Tensor, scale: int) -> Tensor:
 def reach(net: Network) -> int:
     """Bound the pixels of the input to each side that an output pixel depends on.
 
-    For CRNet-A and SCN it is exact.  For the others it is what all the layers that run add up to,
-    as if they stood in one row.
+    For CRNet-A and SCN it is exact, for CSCN almost.  For the others it is what all the layers that
+    run add up to, as if they stood in one row.
     """
-    if isinstance(net, CRNetA | CRNetB | SCN):
+    if isinstance(net, CRNetA | CRNetB | SCN | CSCN):
         return net.reach
     side, total = 16, 0.0
 
@@ -110,17 +127,24 @@ def reach(net: Network) -> int:
 def multiplications(net: Network, scale: int) -> float:
     """Return the multiply-accumulates of all convolutions per pixel of the HR image.
 
+    An image as large as any is meant, where a border that a network adds counts for nothing.
+
     Examples
     --------
     >>> multiplications(CRNetA(64, 128, 8), 3) == 9 * (64 + 64**2 + 2 * 64 * 128 + 8 * 128**2 + 64)
     True
     """
-    side = 12
-    x = next(net.parameters()).new_zeros(1, 3 if net.rgb else 1, side, side)
-    with FlopCounterMode(display=False) as counter:
-        apply(copy.deepcopy(net).eval(), x, scale)
-    pixels = side**2 * (1 if net.enlarged else scale**2)
-    return float(counter.get_total_flops()) / 2 / pixels
+    shape, side = copy.deepcopy(net).eval(), 4
+
+    def count(side: int) -> int:
+        x = next(net.parameters()).new_zeros(1, 3 if net.rgb else 1, side, side)
+        with FlopCounterMode(display=False) as counter:
+            apply(shape, x, scale)
+        return int(counter.get_total_flops())
+
+    # The count is quadratic in the side; borders are its lower terms.
+    square = (count(side) - 2 * count(2 * side) + count(3 * side)) / (2 * side**2)
+    return square / 2 / (1 if net.enlarged else scale**2)
 
 
 def tile_maps(net: Network) -> int:
@@ -133,4 +157,5 @@ def tile_maps(net: Network) -> int:
         if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
             area = layer.stride[0] ** 2 if isinstance(layer, nn.ConvTranspose2d) else 1
             widest = max(widest, layer.in_channels + layer.out_channels * area)
-    return 4 * widest
+    # The last stage of a cascade works on an image that much larger than LR.
+    return 4 * widest * (4 ** len(net.stages) if isinstance(net, CSCN) else 1)

@@ -159,12 +159,27 @@ class Recipe:
                 raise RecipeError(f"{field.name} is of CRNets; {name} takes sizes")
         if not self.residual and "residual" not in known:
             raise RecipeError(f"{name} cannot leave out its skip")
-        if ("scale" in known and len(self.scales) != 1) or (
-            name == "SRDenseNet" and self.scales != (4,)
-        ):
+        if "scale" in known and len(self.scales) != 1:
             raise RecipeError(f"a {name} makes one scale, got {list(self.scales)}")
+        if not crnet:  # whose sizes are fields, and checked
+            self._check_sizes()
         if self.deep and name not in networks.DEEPLY_SUPERVISED:
             raise RecipeError(f"{name} has one output; deep must be 0")
+
+    def _check_sizes(self) -> None:
+        for key, default in networks.arguments_of(self.architecture).items():
+            value = self.sizes.get(key, default)
+            if isinstance(default, bool) and not isinstance(value, bool):
+                raise RecipeError(f"{key} must be true or false, got {value}")
+        try:
+            made = networks.check(self.architecture, self.network())
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise RecipeError(f"no {self.architecture} of these sizes: {error}") from None
+        if made and not set(self.scales) <= set(made):
+            known = ", ".join(map(str, made))
+            raise RecipeError(
+                f"this {self.architecture} upscales by {known}, not by all of {list(self.scales)}"
+            )
 
     def rate(self, step: int) -> float:
         """Return the learning rate of a step over `lr`: warm-up times the schedule."""

@@ -38,6 +38,7 @@ from tqdm import tqdm
 from baselines.bicubic import bicubic, imresize
 from baselines.drcn import DRCN
 from baselines.memnet import MemNet
+from baselines.shuffle import Upsampler
 from crnet import checkpoint, networks
 from crnet.callbacks import AtomicFiles, Averages, Checkpoints, Stopped, TrainingFailed, Watch
 from crnet.data import DataError, data_root, find_images, read_rgb, read_y
@@ -61,8 +62,11 @@ def cuts(recipe: Recipe) -> Cuts:
     return Cuts(recipe.scales, recipe.patch, kind.enlarged, kind.rgb, recipe.detail)
 
 
-def build(recipe: Recipe, *, fresh: bool = True) -> Network:
+def build(recipe: Recipe, *, fresh: bool = True, tell: bool = False) -> Network:
     """Return the network of a recipe, with its initial weights unless not `fresh`.
+
+    A network of one scale may start from one of another scale that is the same but for its
+    upsampler, which then starts anew; with `tell`, a line on stderr says so.
 
     Raises
     ------
@@ -73,8 +77,17 @@ def build(recipe: Recipe, *, fresh: bool = True) -> Network:
         recipe.architecture, recipe.network(), torch.Generator().manual_seed(recipe.seed)
     )
     if recipe.start and fresh:
+        weights, own = checkpoint.load(recipe.start).state_dict(), net.state_dict()
+        new = _upsampler_of_another_scale(recipe, net)
+        weights = {k: v for k, v in weights.items() if not k.startswith(new)}
+        weights |= {k: v for k, v in own.items() if k.startswith(new)}
+        if tell and new:
+            layers = ", ".join(k.removesuffix(".") for k in new)
+            sys.stderr.write(
+                f"{recipe.start} is of another scale; its upsampler, {layers}, is left out\n"
+            )
         try:
-            net.load_state_dict(checkpoint.load(recipe.start).state_dict())
+            net.load_state_dict(weights)
         except RuntimeError as error:
             raise checkpoint.CheckpointError(
                 f"the weights of {recipe.start} do not fit the recipe: {error}"
@@ -85,6 +98,17 @@ def build(recipe: Recipe, *, fresh: bool = True) -> Network:
         raise ValueError(f"{recipe.architecture} has no recursions to checkpoint")
     net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return net
+
+
+def _upsampler_of_another_scale(recipe: Recipe, net: Network) -> tuple[str, ...]:
+    """Return how the upsampler's weights are called if what `net` starts from differs in scale."""
+    about, mine = checkpoint.card(recipe.start), recipe.network()
+    defaults = networks.arguments_of(recipe.architecture)
+    theirs = {**defaults, **about.arguments}
+    same = {**defaults, **mine, "scale": theirs.get("scale")} == theirs
+    if about.architecture != recipe.architecture or not same or theirs["scale"] == mine["scale"]:
+        return ()
+    return tuple(f"{k}." for k, layer in net.named_modules() if isinstance(layer, Upsampler))
 
 
 class Training(pl.LightningModule):
@@ -294,7 +318,7 @@ def train(
     watch, saver = Watch(tell_every, bar), Checkpoints(run, 60 * save_minutes, validate_every)
     callbacks = [Averages(recipe.ema), watch, saver]
     trainer = _trainer(recipe, run, device, devices, validate_every, tell_every, callbacks)
-    net = build(recipe, fresh=found is None)
+    net = build(recipe, fresh=found is None, tell=bar)
     module = Training(recipe, net, *_read(recipe, data_root(root), bar, run), workers)
     if found and found[1]["data"] != module.data:
         raise checkpoint.CheckpointError(f"{found[0]} was trained on other images than these")

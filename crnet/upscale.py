@@ -70,7 +70,13 @@ class Upscaler:
         return isinstance(self.net, CRNetA | CRNetB)
 
     def __call__(self, x: Tensor, scale: int) -> Tensor:
-        """Return the HR image (B, channels, scale·h, scale·w) of an LR image."""
+        """Return the HR image (B, channels, scale·h, scale·w) of an LR image.
+
+        Raises
+        ------
+        ValueError
+            If the image is not of its kind, or the network is not of this scale.
+        """
 
         def run(part: Tensor) -> Tensor:
             return networks.apply(self.net, part, scale)
@@ -105,6 +111,10 @@ class Upscaler:
                 f"{kind} must be floating point (B, {self.channels}, h, w) in [0, 1], "
                 f"got {x.dtype} {tuple(x.shape)}"
             )
+        made = networks.scales(self.net)
+        if made and scale not in made:
+            kind, known = type(self.net).__name__, ", ".join(map(str, made))
+            raise ValueError(f"this {kind} upscales by {known}, not by {scale}")
         if not bool(torch.isfinite(x).all()):
             raise ValueError("the image has NaN or infinite entries")
         weight = next(self.net.parameters())
@@ -167,7 +177,7 @@ def apply_tiled(
     Raises
     ------
     ValueError
-        If the tile leaves nothing inside its halo.
+        If the tile leaves nothing inside its halo, or `run` enlarges by another scale.
     """
     if tile <= 2 * reach:
         raise ValueError(f"a tile needs more than twice the reach of {reach} pixels, got {tile}")
@@ -180,6 +190,11 @@ def apply_tiled(
         t, b = max(0, top - reach), min(H, bottom + reach)
         l, r = max(0, left - reach), min(W, right + reach)  # noqa: E741
         part = run(x[..., t:b, l:r].contiguous(memory_format=torch.channels_last))
+        if part.shape[-2:] != (scale * (b - t), scale * (r - l)):
+            raise ValueError(
+                f"the system enlarges by another scale than {scale}: "
+                f"{b - t}x{r - l} pixels became {part.shape[-2]}x{part.shape[-1]}"
+            )
         if out is None:
             out = part.new_empty(*part.shape[:2], scale * H, scale * W)
         out[..., scale * top : scale * bottom, scale * left : scale * right] = part[

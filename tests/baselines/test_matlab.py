@@ -155,7 +155,7 @@ def test_scn(path: Path, struct: bool) -> None:
     net, out = run(path, {"model": v} if struct else v)
     close(torch.from_numpy(out), torch.from_numpy(scn_by_matlab(v, IMAGE)), 1e-6)
     assert isinstance(net, SCN)
-    assert CSCN([net.float()] * 2)(torch.rand(1, 1, 5, 6), 3).shape == (1, 1, 15, 18)
+    assert CSCN.of(net.float(), net)(torch.rand(1, 1, 5, 6), 3).shape == (1, 1, 15, 18)
 
 
 def test_scn_of_the_published_size(path: Path) -> None:

@@ -2,16 +2,17 @@
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from crnet import CRNetA, CRNetB, Upscaler, networks
-from crnet.networks import ARCHITECTURES, Network, apply, build, reach, tile_maps
+from crnet import CRNetA, CRNetB, Upscaler, apply_tiled, networks
+from crnet.networks import ARCHITECTURES, Network, apply, build, multiplications, reach, tile_maps
 from tests.laws import close
 
 SMALL: dict[str, dict] = {
     "CRNetA": {"n0": 4, "m0": 4, "recursions": 2},
     "CRNetB": {"n0": 4, "m0": 4, "recursions": 1},
-    "SCN": {"M": 8}, "SRCNN": {}, "RED30": {"depth": 2, "maps": 4}, "VDSR": {"depth": 3, "maps": 4},
+    "SCN": {"M": 8}, "CSCN": {"M": 4}, "SRCNN": {}, "RED30": {"depth": 2, "maps": 4},
+    "VDSR": {"depth": 3, "maps": 4},
     "DRCN": {"maps": 4, "recursions": 2}, "DRRN": {"units": 1, "maps": 4},
     "MemNet": {"blocks": 2, "units": 1, "maps": 4},
     "SRDenseNet": {"blocks": 1, "layers": 2, "growth": 2, "bottleneck": 4},
@@ -20,7 +21,16 @@ SMALL: dict[str, dict] = {
     "EDSR": {"scale": 4, "blocks": 1, "maps": 4}, "MDSR": {"blocks": 1, "maps": 4},
     "RDN": {"scale": 2, "blocks": 1, "layers": 2, "growth": 2, "maps": 4},
 }  # fmt: skip
-SCALE = {"SRDenseNet": 4, "MSRN": 3, "DDBPN": 2, "EDSR": 4, "RDN": 2, "MDSR": 4, "CRNetB": 4}
+SCALE = {
+    "CSCN": 3,
+    "SRDenseNet": 4,
+    "MSRN": 3,
+    "DDBPN": 2,
+    "EDSR": 4,
+    "RDN": 2,
+    "MDSR": 4,
+    "CRNetB": 4,
+}
 
 
 def small(name: str, seed: int = 0) -> Network:
@@ -69,7 +79,38 @@ def test_the_seed_decides_the_weights_and_the_global_one_is_left_alone(name: str
     assert any(not torch.equal(v, c[k]) for k, v in a.items())
 
 
+@pytest.mark.parametrize(("stages", "less"), [(1, 4), (2, 6)])
+@torch.no_grad()
+def test_a_cascade_is_tiled_at_every_scale(stages: int, less: int) -> None:
+    """And a halo not much smaller would show."""
+    g = torch.Generator().manual_seed(1)
+    net = build("CSCN", {"stages": stages, "M": 4}, g).double()
+    for p in net.parameters():  # all taps of H see something
+        p += 0.1 * torch.randn(p.shape, generator=g, dtype=p.dtype)
+    x = torch.rand(1, 1, 2, 2 * reach(net) + 9, generator=g, dtype=torch.float64)
+    for scale in networks.scales(net):
+        whole = net(x, scale)
+
+        def tiled(halo: int, scale: int = scale) -> Tensor:
+            return apply_tiled(lambda part: net(part, scale), x, 2 * halo + 5, halo, scale)
+
+        close(tiled(reach(net)), whole, 1e-10)
+    assert (tiled(less) - whole).abs().max() > 1e-9
+
+
+def test_multiplications_of_a_cascade_do_not_count_its_borders() -> None:
+    """H, W, S, D, g, and the two fixed filters, per pixel of what a stage makes."""
+    M = 8
+    each = 81 * 100 + 100 * M + M * M + 25 * M + 25 + 169 + 25 * 81
+    assert multiplications(build("SCN", {"M": M}), 3) == each
+    net = build("CSCN", {"M": M})
+    assert multiplications(net, 2) == each
+    assert multiplications(net, 4) == pytest.approx(each * (1 + 1 / 4))
+    assert multiplications(net, 3) == pytest.approx(each * (4 + 16) / 9)
+
+
 def test_maps_of_a_tile() -> None:
+    assert tile_maps(build("CSCN", {"M": 200})) == 16 * tile_maps(build("SCN", {"M": 200}))
     assert tile_maps(CRNetA(4, 8, 3)) == 4 * (8 + 4)  # Wl and Wh; the recursion's are as many
     assert tile_maps(CRNetB(4, 8, 3)) == 4 * (4 + 36)  # the upsampler of times 3
 

@@ -58,6 +58,8 @@ def test_the_network_of_a_recipe_has_its_arguments() -> None:
     assert Recipe(residual=False).network()["residual"] is False
     assert from_fields({"architecture": "VDSR", "sizes": {"depth": 5}}).network() == {"depth": 5}
     assert read("edsr", {"scales": [3]}).network() == {"scale": 3}
+    assert read("scn").network() == {}
+    assert read("vdsr").network() == {"bias": False}
     assert read("mdsr", {"sizes": {"maps": 8}}).network() == {"scales": [2, 3, 4], "maps": 8}
 
 
@@ -95,7 +97,10 @@ def test_rates() -> None:
         ({"optimizer": "adamw"}, "optimizer must be one of"),
         ({"architecture": "SRGAN"}, "architecture must be one of CRNetA, CRNetB, SCN"),
         ({"architecture": "EDSR"}, r"EDSR makes one scale, got \[2, 3, 4\]"),
-        ({"architecture": "SRDenseNet", "scales": [2]}, r"SRDenseNet makes one scale, got \[2\]"),
+        (
+            {"architecture": "SRDenseNet", "scales": [2]},
+            r"SRDenseNet upscales by 4, not by all of \[2\]",
+        ),
         ({"architecture": "VDSR", "n0": 3}, "n0 is of CRNets; VDSR takes sizes"),
         (
             {"architecture": "VDSR", "sizes": {"dept": 3}},
@@ -103,6 +108,12 @@ def test_rates() -> None:
         ),
         ({"sizes": {"depth": 3}}, "CRNetA has no size 'depth'"),
         ({"architecture": "VDSR", "sizes": {"depth": "3"}}, "sizes must be a table of numbers"),
+        ({"architecture": "VDSR", "sizes": {"maps": 0}}, "maps must be a whole number ≥ 1, got 0"),
+        ({"architecture": "VDSR", "sizes": {"maps": 2**62}}, "no VDSR of these sizes"),
+        ({"architecture": "VDSR", "sizes": {"bias": 1}}, "bias must be true or false, got 1"),
+        ({"architecture": "SCN", "sizes": {"M": 8.0}}, "M must be a whole number ≥ 1, got 8.0"),
+        ({"architecture": "CSCN", "sizes": {"stages": 1}}, "upscales by 2, not by all of"),
+        ({"architecture": "DDBPN", "scales": [3]}, "by 2, 4 or 8, not by 3"),
         ({"architecture": "VDSR", "residual": False}, "residual is of CRNets"),
         ({"architecture": "CRNetB", "residual": False}, "CRNetB cannot leave out its skip"),
         ({"deep": 0.5}, "CRNetA has one output; deep must be 0"),

@@ -512,3 +512,33 @@ def test_it_starts_from_weights(data: Path, tmp_path: Path) -> None:
     go(second, tmp_path / "second", data)
     (tmp_path / "first" / "last.ckpt").unlink()
     go(second, tmp_path / "second", data, resume=True)  # what it started from is not needed again
+
+
+SMALL_EDSR = replace(NORMALIZED, architecture="EDSR", sizes={"blocks": 1, "maps": 4})
+
+
+@pytest.mark.parametrize("scale", [3, 4])
+@pytest.mark.parametrize("there", [2, 4])
+def test_it_starts_from_another_scale_but_for_the_upsampler(
+    scale: int, there: int, tmp_path: Path, capsys
+) -> None:
+    first = crnet.train.build(replace(SMALL_EDSR, scales=(there,), seed=1))
+    arguments = {"blocks": 1, "maps": 4, "scale": there, "size": 0.1}  # one as it is by default
+    file = tmp_path / "first.safetensors"
+    file.write_bytes(serialize(first, crnet.Card("first", "EDSR", arguments, (there,), {}, {})))
+    recipe = replace(SMALL_EDSR, scales=(scale,))
+    fresh = crnet.train.build(recipe).state_dict()
+    built = crnet.train.build(replace(recipe, start=str(file)), tell=True).state_dict()
+    for key, value in built.items():
+        new = scale != there and key.startswith("tail.0.")
+        assert torch.equal(value, (fresh if new else first.state_dict())[key]), key
+    told = capsys.readouterr().err
+    assert told.endswith("its upsampler, tail.0, is left out\n") == (scale != there)
+    assert told.count("\n") == (scale != there)
+    for other in (
+        replace(recipe, sizes={"blocks": 2, "maps": 4}),
+        replace(recipe, sizes={"blocks": 1, "maps": 8}),
+        replace(recipe, architecture="MSRN"),
+    ):
+        with pytest.raises(CheckpointError, match="do not fit the recipe"):
+            crnet.train.build(replace(other, start=str(file)))

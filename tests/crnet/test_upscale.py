@@ -4,6 +4,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from baselines import bicubic
+from baselines.edsr import EDSR, MDSR
+from baselines.scn import CSCN
+from baselines.srdensenet import SRDenseNet
+from baselines.vdsr import VDSR
 from crnet import CRNetA, CRNetB, Upscaler, apply_tiled, upscale_picture
 from crnet.files import Picture
 from crnet.upscale import tile_side
@@ -144,6 +148,43 @@ def test_recursions_are_the_images_of_fewer_recursions(net, memory: float) -> No
         net.cista.recursions = k
         close(images[k], Upscaler(net)(x, 2), 1e-12)
     net.cista.recursions = K
+
+
+@pytest.mark.parametrize(
+    ("net", "channels", "says"),
+    [
+        (lambda: EDSR(4, 1, 4), 3, "this EDSR upscales by 4, not by 2"),
+        (lambda: SRDenseNet(1, 2, 4, 8), 1, "this SRDenseNet upscales by 4, not by 2"),
+        (lambda: CSCN(1, 4), 1, "this CSCN upscales by 2, not by 3"),
+        (lambda: MDSR((3, 4), 1, 4), 3, "this MDSR upscales by 3, 4, not by 2"),
+        (lambda: CRNetB(4, 4, 1, scales=(3,)), 3, "this CRNetB upscales by 3, not by 2"),
+    ],
+)
+def test_another_scale_is_refused_before_any_work(net, channels: int, says: str) -> None:
+    tiles: list[int] = []
+    upscale = Upscaler(net(), on_tile=lambda *now: tiles.append(1))
+    with pytest.raises(ValueError, match=says):
+        upscale(torch.zeros(1, channels, 9, 9), int(says[-1]))
+    assert not tiles
+
+
+@pytest.mark.parametrize("scale", [1, 3, 5])
+def test_a_tile_of_another_scale_is_refused(scale: int) -> None:
+    with pytest.raises(ValueError, match=f"another scale than {scale}: 9x8 pixels became 18x16"):
+        apply_tiled(lambda part: bicubic(part, 2), image(9, 8), 20, 2, scale)
+
+
+@pytest.mark.parametrize(
+    "net", [lambda: VDSR(3, 4, channels=3), lambda: CRNetA(4, 4, 1, channels=3)]
+)
+@torch.no_grad()
+def test_networks_of_three_channels_take_rgb(net) -> None:
+    made, x = net(), image(9, 8, 3).float()
+    assert Upscaler(made).channels == 3
+    close(Upscaler(made)(x, 2), made(bicubic(x, 2)), 1e-5)
+    assert upscale_picture(Picture(x), 2, Upscaler(made)).color.shape == (1, 3, 18, 16)
+    with pytest.raises(ValueError, match="RGB must be"):
+        Upscaler(made)(x[:, :1], 2)
 
 
 def test_bfloat16_is_near() -> None:
