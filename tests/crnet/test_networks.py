@@ -85,9 +85,10 @@ def test_a_cascade_is_tiled_at_every_scale(stages: int, less: int) -> None:
     """And a halo not much smaller would show."""
     g = torch.Generator().manual_seed(1)
     net = build("CSCN", {"stages": stages, "M": 4}, g).double()
-    for p in net.parameters():  # all taps of H see something
-        p += 0.1 * torch.randn(p.shape, generator=g, dtype=p.dtype)
     x = torch.rand(1, 1, 2, 2 * reach(net) + 9, generator=g, dtype=torch.float64)
+    for stage in net.stages:  # codes that are on, of filters all of whose taps see something
+        stage.W.weight *= 10
+        stage.H.weight += 0.1 * torch.randn(stage.H.weight.shape, generator=g, dtype=x.dtype)
     for scale in networks.scales(net):
         whole = net(x, scale)
 
