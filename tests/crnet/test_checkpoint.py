@@ -82,6 +82,28 @@ def test_half_precision_is_stored_and_float32_computed(tmp_path: Path) -> None:
     assert crnet.card(tmp_path / "b.safetensors") == about
 
 
+def test_save_writes_what_load_takes_and_refuses_what_it_would_not(tmp_path: Path) -> None:
+    net, path = CRNetA(**ARGUMENTS), tmp_path / "a.safetensors"
+    crnet.save(path, net, CARD)
+    crnet.save(path, net, CARD)  # replaced
+    assert all(torch.equal(a, b) for a, b in zip(crnet.load(path).parameters(), net.parameters(),
+                                                 strict=True))  # fmt: skip
+    path.unlink()
+    with pytest.raises(CheckpointError, match="the network is not that of its card"):
+        crnet.save(path, net, replace(CARD, arguments={**ARGUMENTS, "m0": 7}))
+    with pytest.raises(CheckpointError, match="cannot build Nothing"):
+        crnet.save(path, net, replace(CARD, architecture="Nothing"))
+    with pytest.raises(CheckpointError, match="must end in .safetensors"):
+        crnet.save(tmp_path / "a.ckpt", net, CARD)
+    net.H.weight.data[0, 0, 0, 0] = torch.inf
+    with pytest.raises(CheckpointError, match="not finite"):
+        crnet.save(path, net, CARD)
+    assert not list(tmp_path.iterdir())
+    for wrong in ({"name": "a b"}, {"scales": (0,)}, {"arguments": {"n0": ["4"]}}):
+        with pytest.raises(ValueError, match="malformed"):
+            replace(CARD, **wrong)
+
+
 def test_files_of_others_are_refused(tmp_path: Path) -> None:
     other = tmp_path / "other.safetensors"
     save_file({"w": torch.ones(2)}, other)

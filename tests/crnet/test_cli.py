@@ -10,11 +10,17 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.io import savemat
 
 import crnet
+from baselines import csc_sr, load_matlab, scsr, stored
 from baselines.bicubic import bicubic
 from crnet.cli import main
-from crnet.systems import following, system
+from crnet.commands import _shown
+from crnet.data import read_y, sha256
+from crnet.evaluate import score
+from crnet.systems import following, parameters, system
+from tests.baselines.test_matlab import scn, srcnn, vdsr
 from tests.crnet.pictures import opened, photo, png16, save
 
 
@@ -153,6 +159,10 @@ def test_bad_outputs_are_found_before_computing(here: Path, capsys, monkeypatch,
         (["evaluate", "--data", ".", "--model", "none"], "no model and no file none"),
         (["export", "a.ckpt", "a.pt"], "must end in .safetensors"),
         (["export", "a.ckpt", "a.safetensors"], "no model and no file a.ckpt"),
+        (["export", "a.mat", "a.safetensors", "--scales", "2"], "no file a.mat"),
+        (["export", "crnet-a", "a.safetensors", "--scales", "2"], "crnet-a says its own"),
+        (["evaluate", "--data", ".", "--model", "vdsr"], "vdsr, but crnet train vdsr makes one;"),
+        (["evaluate", "--data", ".", "--model", "none"], "baselines: bicubic, scsr, csc-sr"),
         (["train", "crnet-a-compact", "--data", "."], "not a folder"),
         (["train", "nothing"], "no recipe and no file nothing"),
         (["paint"], "invalid choice"),
@@ -191,6 +201,14 @@ def test_models_lists_the_bundle(capsys) -> None:
     )
     assert "multiplications per HR pixel, in millions: x2 1.365, x3 1.365, x4 1.365" in out
     assert "Set5: x2 " in out
+    sparse = out[out.index("scsr  ScSR  x2 x3 x4  1.08 MB") :]
+    assert "learned numbers: x2 125,440, x3 207,360, x4 207,360" in sparse  # 512 (4 + 1) p²
+    assert "data: T91\n" in sparse
+    assert "Set5: x2 36.03 dB, x3 32.20 dB, x4 29.97 dB" in sparse
+    sparse = sparse[sparse.index("csc-sr  CSCSR  x2 x3 x4  0.41 MB") :]
+    assert "learned numbers: x2 40,032, " in sparse  # 96·25 + 192·96 + 192·100
+    assert "data: T91 without 302003.jpg" in sparse
+    assert "Set14: x2 32.19 dB, x3 28.97 dB, x4 27.17 dB" in sparse
 
 
 TINY = [
@@ -410,6 +428,118 @@ def test_baselines_upscale_photos_too(here: Path, model: str) -> None:
     assert call("upscale", "cat.png", "--scale", 3, "--model", model) == 0
     image = opened(f"cat_{model}_x3.png")
     assert (image.size, image.mode) == ((51, 60), "RGB")
+
+
+def test_files_of_sparse_coding_are_measured_and_upscale(here: Path, capsys) -> None:
+    """By what their cards say, and not by their names."""
+    (here / "mine").mkdir()
+    save(here / "mine" / "a.png", photo(32, 30))
+    f = csc_sr.load().at(2)
+    csc_sr.write("one.safetensors", [f], {})
+    tensors, card = stored.read(stored.bundled("scsr"))
+    stored.write("two.safetensors", {k: tensors[k] for k in ("lr.2", "hr.2")},
+                 {**card, "scales": [2]})  # fmt: skip
+    options = ["--data", ".", "--sets", "mine", "--scales"]
+    files = ["one.safetensors", "two.safetensors"]
+    assert call("evaluate", *options, 2, "--no-paper", "--model", *files, "csc-sr", "scsr") == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
+    assert [row[2] for row in rows] == ["one", "two", "csc-sr", "scsr"]
+    assert [row[3:5] for row in rows[:2]] == [row[3:5] for row in rows[2:]]
+    assert rows[0][3] != rows[1][3]
+    assert call("compare", *options, 2, "--models", *files, "-o", "sheet.png") == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()[1:3]]
+    assert [row[-1] for row in rows] == ["40,032", "125,440"]
+    assert call("evaluate", *options, 3, "--model", files[0]) == 2
+    assert "one upscales by (2,), not by all of [3]" in one_line(capsys)
+    assert call("upscale", "mine/a.png", "--model", files[0], "-o", ".") == 0
+    assert opened("a_one_x2.png").size == (60, 64)
+    stored.write("other.safetensors", {"a": torch.ones(1)}, {"name": "pca"})
+    for command in (["evaluate", *options, 2], ["upscale", "mine/a.png"]):
+        capsys.readouterr()
+        assert call(*command, "--model", "other.safetensors") == 2
+        assert "neither of a network nor of scsr or csc-sr: its card is of 'pca'" in one_line(
+            capsys
+        )
+    assert call("export", files[0], "b.safetensors") == 2
+    assert "it is of no network, but of csc-sr" in one_line(capsys)
+
+
+def test_parameters_are_of_the_model_that_runs() -> None:
+    pair, filters = scsr.load().dictionaries[3], csc_sr.load().at(3)
+    at = {name: parameters(system(name), 3) for name in ("bicubic", "scsr", "csc-sr", "crnet-b")}
+    assert at == {
+        "bicubic": 0,
+        "scsr": sum(D.numel() for D in pair),
+        "csc-sr": sum(getattr(filters, name).numel() for name in "DWF"),
+        "crnet-b": 1_404_288,  # with what serves x2 and x4
+    }
+
+
+def test_a_checkpoint_is_shown_with_its_run() -> None:
+    named = {"runs/a/best.ckpt": "a/best", "my_vdsr.ckpt": "my_vdsr", "a/b.safetensors": "b"}
+    assert {given: _shown(given) for given in named} == named
+
+
+@pytest.mark.parametrize(
+    ("variables", "scales", "says"),
+    [
+        (srcnn(5), [3], "SRCNN(middle 5)"),
+        (srcnn(1), [2], "SRCNN(middle 1)"),
+        (vdsr(3, 4), [2, 3], "VDSR(depth 3, maps 4)"),
+        (scn(16), [], "SCN(M 16)"),
+    ],
+)
+def test_published_weights_become_a_model(
+    here: Path, capsys, variables: dict, scales: list[int], says: str
+) -> None:
+    (here / "mine").mkdir()
+    save(here / "mine" / "a.png", photo(48, 42))
+    savemat("theirs.mat", variables)
+    chosen = ["--scales", *scales] if scales else []
+    measured = ["--data", ".", "--test", "mine"]
+    assert call("export", "theirs.mat", "net.safetensors", *chosen, *measured) == 0
+    made = scales or [2]
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()[1:-1]]
+    card = crnet.card("net.safetensors")
+    assert (
+        f"{card.architecture}({', '.join(f'{k} {v}' for k, v in card.arguments.items())})" == says
+    )
+    assert (card.name, card.scales) == ("net", tuple(made))
+    assert card.training == {"weights": f"theirs.mat, SHA-256 {sha256(here / 'theirs.mat')}"}
+    theirs = crnet.Upscaler(load_matlab("theirs.mat"))
+    y = read_y(here / "mine" / "a.png")
+    for scale, row in zip(made, rows, strict=True):
+        lr = torch.rand(1, 1, 9, 8)
+        assert torch.equal(system("net.safetensors")(lr, scale), theirs(lr, scale))
+        expected = f"{score(y, scale, theirs)[0]:.3f}"
+        assert row[3] == expected
+        assert card.psnr["mine"][str(scale)] == pytest.approx(float(expected), abs=1e-3)
+        options = ["--data", ".", "--sets", "mine", "--scales", scale, "--no-paper"]
+        assert call("evaluate", *options, "--model", "net.safetensors") == 0
+        assert capsys.readouterr().out.splitlines()[1].split()[2:4] == ["net", expected]
+
+
+@pytest.mark.parametrize(
+    ("variables", "scales", "says"),
+    [
+        (srcnn(1), [], "--scales must be the one that the SRCNN of theirs.mat was trained for"),
+        (srcnn(1), [2, 3], "got (2, 3)"),
+        (vdsr(3, 4), [], "--scales must be those, ≥ 2, that the VDSR"),
+        (vdsr(3, 4), [1, 2], "got (1, 2)"),
+        (scn(16), [3], "--scales must be 2 of theirs.mat, which is a stage of SCN; got (3,)"),
+        ({"a": 1}, [2], "of no network known here"),
+    ],
+)
+def test_published_weights_need_their_scales(
+    here: Path, capsys, variables: dict, scales: list[int], says: str
+) -> None:
+    savemat("theirs.mat", variables)
+    chosen = ["--scales", *scales] if scales else []
+    assert call("export", "theirs.mat", "net.safetensors", *chosen, "--test") == 2
+    assert says in one_line(capsys)
+    assert call("evaluate", "--data", ".", "--model", "theirs.mat") == 2
+    assert "crnet export theirs.mat NAME.safetensors" in one_line(capsys)
+    assert os.listdir() == ["theirs.mat"]
 
 
 def test_tiles_are_told_of_a_network_and_its_ensemble(here: Path) -> None:
