@@ -2,6 +2,8 @@
 
 import ast
 import importlib
+import importlib.util
+import json
 import re
 from functools import reduce
 from pathlib import Path
@@ -97,3 +99,20 @@ def test_where_the_published_networks_are_not_the_best() -> None:
     assert {key for key, ahead in b.items() if ahead == 0} == {
         ("B100", 3), ("Manga109", 3), ("Urban100", 2)
     }  # fmt: skip
+
+
+def test_the_tables_of_the_sweeps_are_their_results() -> None:
+    """Each table on the page, and that of the README, is what benchmarks/sweep.py printed."""
+    spec = importlib.util.spec_from_file_location("sweep", ROOT / "benchmarks" / "sweep.py")
+    sweep = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(sweep)
+    page = (ROOT / "docs" / "sweeps.md").read_text("utf-8")
+    kept = sorted((ROOT / "benchmarks" / "sweeps").glob("*.json"))
+    assert {"residual", "width", "recursions", "systems"} <= {path.stem for path in kept}
+    for path in kept:
+        name, results = path.stem, json.loads(path.read_text("utf-8"))
+        assert [r["variant"] for r in results] == list(sweep.VARIANTS[name])
+        assert sweep.table(results, "Set5") in page, name
+        assert f"sweep-{name}.png" in page
+        if name == "systems":
+            assert sweep.table(results, "Set5") in (ROOT / "README.md").read_text("utf-8")

@@ -35,11 +35,11 @@ def test_published_bicubic_cells_are_reproduced(root: Path, tmp_path: Path) -> N
 
 @pytest.mark.data
 @pytest.mark.parametrize("name", crnet.bundled())
-def test_the_bundles_beat_srcnn_and_their_cards_are_true(root: Path, name: str) -> None:
+def test_the_cards_of_the_bundles_are_true_and_crnets_beat_srcnn(root: Path, name: str) -> None:
     stated = crnet.card(name).psnr["Set5"]
     srcnn = {c.scale: c.psnr for c in cells("Set5") if c.method == "SRCNN"}
     for row in evaluate({name: crnet.Upscaler(crnet.load(name))}, root, ["Set5"], [3]):
-        assert row.psnr > srcnn[row.scale]
+        assert row.psnr > srcnn[row.scale] or not name.startswith("crnet")
         assert row.psnr == pytest.approx(stated[str(row.scale)], abs=0.005)
 
 
