@@ -306,9 +306,10 @@ def fit_hr(
 ) -> tuple[Tensor, Tensor, tuple[float, ...]]:
     """Alternate HR atoms and mapping; return W (M, N), f (M, s², k, k) and the objectives, float64.
 
-    It starts from HR atoms that are zero and from HR codes that are LR codes, w_j one-hot, those that
-    explain most first.  Where there are more HR codes than LR codes, those beyond are mixtures of such
-    a code with another: copies would get equal HR atoms, and no step tells equals apart.
+    It starts from HR atoms that are zero and from HR codes that are LR codes, w_j one-hot, those
+    that explain most first.  Where there are more HR codes than LR codes, each one beyond is a
+    mixture of such a code with another: a second copy would get the same HR atom as the first, and
+    no step tells equals apart.
 
     Parameters
     ----------

@@ -164,14 +164,13 @@ def planted(hr_atoms: int) -> tuple[Sums, float]:
     return Sums(A, B, float((G * B).sum())), 4.0
 
 
-@pytest.mark.parametrize("hr_atoms", [3, 4])
-def test_a_planted_mixture_is_found(hr_atoms: int) -> None:
-    """Where copies of LR codes leave much, mixtures leave next to nothing."""
-    sums, energy = planted(hr_atoms)
-    W, _, objective = fit_hr(sums, hr_atoms, energy, rounds=40, generator=seed())
-    copies, mixtures = objective[0], objective[-1]
-    assert objective[1] < 0.9 * copies  # the first step in W
-    assert mixtures < 0.02 * copies
+def test_a_planted_mixture_is_found() -> None:
+    """Where copies of LR codes leave an eighth, mixtures leave half a percent."""
+    sums, energy = planted(3)
+    W, _, objective = fit_hr(sums, 3, energy, rounds=40, generator=seed())
+    assert objective[0] > 0.1 * sums.energy / 2  # copies, and the HR atoms best for them
+    assert objective[1] < 0.9 * objective[0]  # the first step in W
+    assert objective[-1] < 0.006 * sums.energy / 2
     assert ((W > 0.05).sum(1) > 1).all()
 
 
