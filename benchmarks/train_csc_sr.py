@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from baselines.csc_sr import CSCSR, Filters, card, load, write
-from baselines.csc_sr_train import our_dictionary, train
+from baselines.csc_sr_train import ENERGY, our_dictionary, train
 from baselines.stored import StoredError
 from crnet.data import find_images, read_y
 from crnet.evaluate import TABLE_2, evaluate
@@ -76,7 +76,7 @@ def main() -> None:
     parser.add_argument("--hr-atoms", type=int, default=192)
     parser.add_argument("--lam", type=float, default=0.004)
     parser.add_argument("--mu", type=float, default=0.1)
-    parser.add_argument("--energy", type=float, default=1.0, help="bound e on ‖f‖², times s²")
+    parser.add_argument("--energy", type=float, default=ENERGY, help="bound on ‖f‖², over s²")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--refinement", type=int, default=600, help="steps on the LR atoms")
     parser.add_argument("--seed", type=int, default=0)
