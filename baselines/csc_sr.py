@@ -49,6 +49,7 @@ from csc.checks import check_dictionary, check_finite, check_images
 # Where the codes of a test image are good enough: finer ones change its PSNR by some 0.002 dB.
 TOL = 1e-3
 MOST_STEPS = 400  # of the solver; ADMM's certificate lags its codes by far
+BACK_PROJECTIONS = 5  # of a CSCSR; the paper's method has none
 SUM_TOL = 1e-3  # how far a row of W may sum from one: it is stored in half precision
 
 
@@ -164,7 +165,7 @@ def upscale(
         What was learned for the scale.
     solver : callable
         Called as ``solver(r, D, lam, tol=, max_iter=)``; :func:`csc.coordinate_descent`, or
-        :func:`csc.admm` as in the paper, for the same codes some hundred times slower.
+        :func:`csc.admm` as in the paper, for the same codes 36 to 123 times slower.
     tol, max_iter : float, int
         Relative gap at which the codes count as found, and the solver's largest number of steps.
     back_projections : int
@@ -191,8 +192,7 @@ def upscale(
     check_images(y)
     if y.shape[1] != 1:
         raise ValueError(f"CSC-SR takes Y, (B, 1, h, w); got {tuple(y.shape)}")
-    if not isinstance(back_projections, Integral) or back_projections < 0:
-        raise ValueError(f"back_projections must be an integer ≥ 0, got {back_projections!r}")
+    check_back_projections(back_projections)
     scale, pad = filters.scale, margin(filters.D)
     smooth, residual = split(y, filters.mu, pad)
     z = solver(residual, filters.D.to(y), filters.lam, tol=tol, max_iter=max_iter).codes
@@ -254,6 +254,12 @@ def check_numbers(lam: float, mu: float) -> None:
         raise ValueError(f"mu must be a finite number ≥ 0, got {mu!r}")
 
 
+def check_back_projections(steps: int) -> None:
+    """Require a number of steps ≥ 0."""
+    if not isinstance(steps, Integral) or steps < 0:
+        raise ValueError(f"back_projections must be an integer ≥ 0, got {steps!r}")
+
+
 @dataclass(frozen=True)
 class CSCSR:
     """CSC-SR for several scales: a system x_lr → x_sr, as :func:`crnet.evaluate` takes it.
@@ -270,7 +276,7 @@ class CSCSR:
     Raises
     ------
     ValueError
-        If there are no filters, or two for a scale.
+        If there are no filters, or two for a scale, or `back_projections` is no integer ≥ 0.
 
     Examples
     --------
@@ -281,9 +287,10 @@ class CSCSR:
 
     filters: tuple[Filters, ...]
     solver: Callable[..., Solution] = coordinate_descent
-    back_projections: int = 5
+    back_projections: int = BACK_PROJECTIONS
 
     def __post_init__(self) -> None:
+        check_back_projections(self.back_projections)
         if not self.filters or len(set(self.scales)) < len(self.scales):
             raise ValueError(f"filters must be one for each of some scales, got {self.scales}")
 
@@ -346,7 +353,10 @@ def card(path: str | Path | None = None) -> dict[str, Any]:
 
 
 def load(
-    path: str | Path | None = None, *, solver: Callable[..., Solution] = coordinate_descent
+    path: str | Path | None = None,
+    *,
+    solver: Callable[..., Solution] = coordinate_descent,
+    back_projections: int = BACK_PROJECTIONS,
 ) -> CSCSR:
     """Return CSC-SR with the filters of a file, float32; those that ship with the package if None.
 
@@ -356,23 +366,28 @@ def load(
         A file of :func:`write`.
     solver : callable
         As of :func:`upscale`.
+    back_projections : int
+        As of :func:`upscale`; 0 for the paper's method.
 
     Raises
     ------
     StoredError
         If the file is missing, damaged or not one of ours.
+    ValueError
+        If `back_projections` is no integer ≥ 0.
 
     Examples
     --------
     >>> load().at(2).D.shape[2:], load().at(2).F.shape[2:]
     (torch.Size([5, 5]), torch.Size([10, 10]))
     """
+    check_back_projections(back_projections)
     state, about = stored.read(path or stored.bundled("csc-sr"))
     try:
         filters = []
         for scale, numbers in about["scales"].items():
             D, W, hr = (state[f"x{scale}.{name}"].float() for name in "DWF")
             filters.append(Filters(int(scale), D, W, hr, numbers["lam"], numbers["mu"]))
-        return CSCSR(tuple(filters), solver)
+        return CSCSR(tuple(filters), solver, back_projections)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise StoredError(f"{path or 'the bundled file'} is no CSC-SR: {error}") from error

@@ -3,10 +3,11 @@
 Dictionary learning makes atoms that explain the LR residual r with sparse codes; what they are
 wanted for is the HR residual.  So, as in task-driven dictionary learning, descend
 
-    ½‖x − l↑ − Σ_i G_i * Z_i‖²,     z = argmin ½‖r − D z‖² + λ‖z‖₁,
+    ½‖x − l↑ − Σ_j f_j * Z_j‖²,     z = argmin ½‖r − D z‖² + λ‖z‖₁,
 
-in D and in HR atoms G, by Adam on random crops, flipped and turned; ‖d_i‖ = 1 throughout.  On the
-support S of z, the gradient g of a loss in z becomes one in D by v with
+in D and in the HR atoms f, by Adam on random crops, flipped and turned.  ‖d_i‖ = 1 and ‖f_j‖² ≤ e
+throughout, and the mapping W is held, so that D is tuned for HR atoms that the learning may have.
+On the support S of z, the gradient g of a loss in z becomes one in D by v with
 
     D_Sᵀ D_S v_S = g_S,     ∂/∂D (⟨D v, r − D z⟩ − ⟨D z, D v⟩),     v and z held,
 
@@ -30,12 +31,13 @@ from torch.nn import functional as F
 
 from csc import Solution, coordinate_descent, gram, unit_norm
 from csc.checks import check_dictionary
+from csc.surrogate import project
 
 Pairs: TypeAlias = Sequence[tuple[Tensor, Tensor]]
 """LR residuals (1, 1, h, w) and HR residuals (1, 1, s·h, s·w)."""
 
 BATCH, CROP = 8, 32  # crops in a step, and their side in LR pixels
-RATE_D, RATE_G = 4e-3, 1e-2  # of Adam; D has unit atoms, those of G have norms of about 3 s
+RATE_D, RATE_F = 4e-3, 1e-2  # of Adam; D has unit atoms, those of f have norms of about s
 WARM_UP = 20  # steps
 DAMPING = 1e-2  # on the diagonal, where ‖d_i‖² = 1
 TOL, MOST_STEPS = 3e-3, 200  # of the codes
@@ -43,27 +45,33 @@ TOL, MOST_STEPS = 3e-3, 200  # of the codes
 
 def refine(
     D: Tensor,
-    G: Tensor,
+    W: Tensor,
+    hr: Tensor,
     pairs: Pairs,
     lam: float,
+    energy: float,
     *,
     steps: int,
     solver: Callable[..., Solution] = coordinate_descent,
     generator: torch.Generator | None = None,
     on_step: Callable[[int, float], None] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Return LR and HR atoms that lower ½‖x − l↑ − Σ_i G_i * Z_i‖², the codes following D.
+    """Return LR and HR atoms that lower ½‖x − l↑ − Σ_j f_j * Z_j‖², the codes following D.
 
     Parameters
     ----------
     D : Tensor, shape (N, 1, k, k)
         LR atoms to start from.
-    G : Tensor, shape (N, s², k, k)
-        HR atoms to start from, laid out as s² channels.
+    W : Tensor, shape (M, N)
+        Mapping of codes, held.
+    hr : Tensor, shape (M, s², k, k)
+        HR atoms f_j to start from, laid out as s² channels.
     pairs : sequence of (Tensor, Tensor)
         LR residuals (1, 1, h, w) and HR residuals (1, 1, s·h, s·w).
     lam : float
         Weight λ.
+    energy : float
+        Bound e on ‖f_j‖².
     steps : int
         Steps of Adam; the rate rises for `WARM_UP` of them and falls as a cosine.
     solver : callable
@@ -75,7 +83,7 @@ def refine(
 
     Returns
     -------
-    D, G : Tensor, shapes as given
+    D, hr : Tensor, shapes as given
 
     Raises
     ------
@@ -88,29 +96,32 @@ def refine(
     large = [pair for pair in pairs if min(pair[0].shape[-2:]) >= CROP]
     if steps and not large:
         raise ValueError(f"no image is as large as a crop, {CROP}x{CROP} LR pixels with its margin")
-    D, G = unit_norm(D).requires_grad_(), G.to(D).detach().clone().requires_grad_()
+    W, radius = W.to(D), math.sqrt(energy)
+    D, hr = unit_norm(D).requires_grad_(), hr.to(D).detach().clone().requires_grad_()
     adam = torch.optim.Adam(
-        [{"params": [D], "lr": RATE_D}, {"params": [G], "lr": RATE_G}], betas=(0.9, 0.99)
+        [{"params": [D], "lr": RATE_D}, {"params": [hr], "lr": RATE_F}], betas=(0.9, 0.99)
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(
         adam,
         lambda t: min(1, (t + 1) / WARM_UP) * (1 + math.cos(math.pi * t / max(steps, 1))) / 2,
     )
     for step in range(1, steps + 1):
-        r, x = _crops(large, math.isqrt(G.shape[1]), generator)
+        r, x = _crops(large, math.isqrt(hr.shape[1]), generator)
         z = solver(r, D.detach(), lam, tol=TOL, max_iter=MOST_STEPS).codes.requires_grad_()
         edge = D.shape[-1] - 1  # fewer codes reach these pixels in a crop than in an image
+        G = torch.einsum("mn,mcuv->ncuv", W, hr)
         error = (F.conv_transpose2d(z, G) - x)[..., edge:-edge, edge:-edge]
         loss = error.square().mean()
-        slope, G.grad = torch.autograd.grad(loss, (z, G))
+        slope, hr.grad = torch.autograd.grad(loss, (z, hr))
         D.grad = dictionary_gradient(r, D.detach(), z.detach(), slope)
         adam.step()
         schedule.step()
         with torch.no_grad():
             D.copy_(unit_norm(D))
+            hr.copy_(radius * project(hr / radius))
         if on_step:
             on_step(step, float(loss.detach()))
-    return D.detach(), G.detach()
+    return D.detach(), hr.detach()
 
 
 def dictionary_gradient(r: Tensor, D: Tensor, z: Tensor, g: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from baselines.csc_sr import CSCSR, Filters, card, load, write
-from baselines.csc_sr_train import our_dictionary, train
+from baselines.csc_sr_train import ENERGY, our_dictionary, train
 from baselines.stored import StoredError
 from crnet.data import find_images, read_y
 from crnet.evaluate import TABLE_2, evaluate
@@ -52,10 +52,12 @@ def learned(
         learner=learner,
         generator=torch.Generator().manual_seed(arguments.seed),
         on_step=lambda t, e: t % 100 or print(f"x{scale}, step {t}: {e:.2e}", flush=True),
-        **{k: v for k, v in settings.items() if k not in ("sets", "seed", "learner")},
+        **{k: v for k, v in settings.items() if k not in ("sets", "seed", "learner", "energy")},
+        energy=settings["energy"] * scale**2,
     )
     about = {
         "settings": settings,
+        "energy": settings["energy"] * scale**2,
         "processor_minutes": round((time.process_time() - began) / 60, 1),
         "objective": [round(value, 2) for value in trained.objective],
     }
@@ -74,6 +76,7 @@ def main() -> None:
     parser.add_argument("--hr-atoms", type=int, default=192)
     parser.add_argument("--lam", type=float, default=0.004)
     parser.add_argument("--mu", type=float, default=0.1)
+    parser.add_argument("--energy", type=float, default=ENERGY, help="bound on ‖f‖², over s²")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--refinement", type=int, default=600, help="steps on the LR atoms")
     parser.add_argument("--seed", type=int, default=0)
@@ -86,6 +89,7 @@ def main() -> None:
         "hr_atoms": arguments.hr_atoms,
         "lam": arguments.lam,
         "mu": arguments.mu,
+        "energy": arguments.energy,
         "rounds": arguments.rounds,
         "refinement": arguments.refinement,
         "seed": arguments.seed,

@@ -25,7 +25,7 @@ from baselines.csc_sr import (
     upscale,
     write,
 )
-from baselines.csc_sr_refine import dictionary_gradient
+from baselines.csc_sr_refine import dictionary_gradient, refine
 from baselines.csc_sr_train import (
     Sums,
     code_pairs,
@@ -40,6 +40,7 @@ from crnet.data import read_y
 from crnet.evaluate import compare, degrade, evaluate, score
 from csc import admm, attach_gradients, coordinate_descent, random_dictionary
 from csc.sporco_learn import sporco_dictionary
+from csc.surrogate import apply_correlations, correlation_spectrum
 from tests.laws import close
 
 # Coding compiles for each k and dtype, so these keep to k = 3 and to float32 but where noted.
@@ -137,7 +138,7 @@ def test_simplex_projection_meets_its_optimality_conditions(M: int, N: int, shif
 @pytest.mark.parametrize(("hr_atoms", "energy"), [(3, 4.0), (9, 4.0), (9, 1e4)])
 def test_training_falls_on_the_simplex_within_the_bound(hr_atoms: int, energy: float) -> None:
     sums = some_sums()
-    W, hr, objective = fit_hr(sums, hr_atoms, energy, rounds=3)
+    W, hr, objective = fit_hr(sums, hr_atoms, energy, rounds=3, generator=seed())
     assert (W >= 0).all()
     close(W.sum(1), torch.ones(hr_atoms, dtype=torch.float64), 1e-9)
     norms = hr.flatten(1).square().sum(1)
@@ -149,6 +150,34 @@ def test_training_falls_on_the_simplex_within_the_bound(hr_atoms: int, energy: f
     assert (falls <= 0).all()
     if (hr_atoms, energy) == (9, 4.0):  # the bound binds, so that the mapping matters
         assert falls[1] < 0
+
+
+def planted(hr_atoms: int) -> tuple[Sums, float]:
+    """Sums of HR residuals that mixtures of 6 LR codes explain exactly, and the bound e."""
+    A = some_sums(N=6).A
+    g = seed(7)
+    W = project_simplex(torch.rand(hr_atoms, 6, generator=g, dtype=torch.float64))
+    hr = torch.randn(hr_atoms, 4, 3, 3, generator=g, dtype=torch.float64)
+    hr *= 2 / hr.flatten(1).norm(dim=1)[:, None, None, None]  # ‖f_j‖² = e = 4
+    G = torch.einsum("mn,mcuv->ncuv", W, hr)
+    B = apply_correlations(correlation_spectrum(A), G)
+    return Sums(A, B, float((G * B).sum())), 4.0
+
+
+def test_a_planted_mixture_is_found() -> None:
+    """Where copies of LR codes leave an eighth, mixtures leave half a percent."""
+    sums, energy = planted(3)
+    W, _, objective = fit_hr(sums, 3, energy, rounds=40, generator=seed())
+    assert objective[0] > 0.1 * sums.energy / 2  # copies, and the HR atoms best for them
+    assert objective[1] < 0.9 * objective[0]  # the first step in W
+    assert objective[-1] < 0.006 * sums.energy / 2
+    assert ((W > 0.05).sum(1) > 1).all()
+
+
+def test_hr_atoms_differ_where_the_bound_binds() -> None:
+    W, hr, objective = fit_hr(some_sums(), 12, 4.0, rounds=2, generator=seed())
+    assert len(hr.flatten(1).unique(dim=0)) == len(W.unique(dim=0)) == 12
+    assert (np.diff(objective) < 0).all()
 
 
 def test_the_objective_is_that_of_the_images() -> None:
@@ -167,7 +196,7 @@ def test_the_objective_is_that_of_the_images() -> None:
 def test_a_slack_bound_gives_least_squares() -> None:
     """As many HR as LR atoms, without a bound: the normal equations A * G = B hold."""
     sums = some_sums(N=3)
-    W, hr, _ = fit_hr(sums, 3, 1e9, rounds=1)
+    W, hr, _ = fit_hr(sums, 3, 1e9, rounds=1, generator=seed())
     G = torch.einsum("mn,mcuv->ncuv", W, hr)
     N, C, k, _ = G.shape
     matrix = np.zeros((N * k * k, N * k * k))
@@ -225,6 +254,16 @@ def test_refinement_lowers_the_error_of_hr_images() -> None:
     assert [step for step, _ in heard] == list(range(1, 41))
     assert refined.objective[-1] < 0.985 * plain.objective[-1]
     close(refined.filters.D.flatten(1).norm(dim=1), torch.ones(5), 1e-5)
+
+
+def test_refinement_keeps_the_bound() -> None:
+    g = seed(8)
+    pairs = [(p.low, p.high) for p in make_pairs([photo(72)], 2, 0.2, 4)]
+    W = project_simplex(torch.rand(5, 4, generator=g))
+    D = random_dictionary(4, 1, 3, generator=g)
+    _, hr = refine(D, W, torch.zeros(5, 4, 3, 3), pairs, 0.02, 0.01, steps=20, generator=g)
+    norms = hr.flatten(1).square().sum(1)
+    assert 0.0099 < norms.max() < 0.0101
 
 
 def test_sporcos_learning_is_an_option() -> None:
@@ -300,12 +339,24 @@ def test_the_bundled_file() -> None:
         assert f.D.flatten(1).norm(dim=1).max() < 1.001
 
 
+@pytest.mark.parametrize("f", BUNDLED.filters, ids=lambda f: f"x{f.scale}")
+def test_the_bundled_mapping_mixes_and_its_bound_binds(f: Filters) -> None:
+    M = len(f.F)
+    assert len(f.F.flatten(1).unique(dim=0)) == len(f.W.unique(dim=0)) == M
+    mixing = f.W.amax(1) < 0.99
+    assert mixing.float().mean() > 0.03
+    energy = card()["training"]["by_scale"][f"x{f.scale}"]["energy"]
+    norms = f.F.flatten(1).square().sum(1)
+    assert norms.max() < 1.001 * energy
+    assert (norms > 0.99 * energy).float().mean() > 0.5
+
+
 def test_a_file_gives_back_what_it_was_given(tmp_path: Path) -> None:
     f = some_filters()
     path = tmp_path / "some.safetensors"
     write(path, [f], {"data": "none"})
-    again = load(path, solver=admm)
-    assert again.solver is admm
+    again = load(path, solver=admm, back_projections=0)
+    assert (again.solver, again.back_projections) == (admm, 0)
     assert (again.at(2).lam, again.at(2).mu) == (f.lam, f.mu)
     for name in "DWF":
         close(getattr(again.at(2), name), getattr(f, name).half().float(), 0)
@@ -367,6 +418,8 @@ F2 = some_filters()
         (lambda: upscale(Y.half(), F2), TypeError, "float32 or float64"),
         (lambda: upscale(Y, F2, back_projections=-1), ValueError, "back_projections"),
         (lambda: upscale(Y, F2, tol=-1), ValueError, "tol"),
+        (lambda: load(back_projections=-1), ValueError, "back_projections"),
+        (lambda: CSCSR((F2,), back_projections=0.5), ValueError, "back_projections"),
         (lambda: CSCSR((F2,))(Y, 3), ValueError, r"no filters for scale 3, only for \(2,\)"),
         (lambda: CSCSR(()), ValueError, "one for each"),
         (lambda: CSCSR((F2, F2)), ValueError, "one for each"),
