@@ -244,7 +244,7 @@ def test_the_gradient_in_the_atoms_is_that_of_implicit_differentiation(monkeypat
 def test_refinement_lowers_the_error_of_hr_images() -> None:
     images = [photo(72, n) for n in range(4)]
     heard = []
-    kind = {"atoms": 5, "hr_atoms": 5, "side": 3, "lam": 0.02, "rounds": 1}
+    kind = {"atoms": 5, "hr_atoms": 5, "side": 3, "lam": 0.02, "rounds": 1, "energy": 64.0}
     plain, refined = (
         train(
             images, 2, refinement=n, generator=seed(4), on_step=lambda *a: heard.append(a), **kind
@@ -341,14 +341,15 @@ def test_the_bundled_file() -> None:
 
 @pytest.mark.parametrize("f", BUNDLED.filters, ids=lambda f: f"x{f.scale}")
 def test_the_bundled_mapping_mixes_and_its_bound_binds(f: Filters) -> None:
-    M = len(f.F)
-    assert len(f.F.flatten(1).unique(dim=0)) == len(f.W.unique(dim=0)) == M
-    mixing = f.W.amax(1) < 0.99
-    assert mixing.float().mean() > 0.03
+    M, N = f.W.shape
+    # Two equal atoms on one code are what gives it twice the energy of the bound.
+    assert len(f.F.flatten(1).unique(dim=0)) > 0.9 * M
+    assert len(f.W.unique(dim=0)) > 1.25 * N
+    assert (f.W.amax(1) < 0.99).float().mean() > 0.1  # mixtures
     energy = card()["training"]["by_scale"][f"x{f.scale}"]["energy"]
     norms = f.F.flatten(1).square().sum(1)
     assert norms.max() < 1.001 * energy
-    assert (norms > 0.99 * energy).float().mean() > 0.5
+    assert (norms > 0.99 * energy).float().mean() > 0.9
 
 
 def test_a_file_gives_back_what_it_was_given(tmp_path: Path) -> None:
