@@ -21,9 +21,9 @@ Where we differ from the paper, whose code is not public: the paper's smooth par
 filter of a smooth map, ours has no box; sizes, λ and μ are ours; steps of back-projection, which
 move the result towards the images that reduce to y, are added (Set5: 0.09 to 0.23 dB); and the
 bundled LR atoms were tuned for the HR image (:mod:`baselines.csc_sr_refine`; 0.09 to 0.14 dB, under
-a looser bound on ‖f_j‖).  Of the bundled HR codes a sixth to a quarter are mixtures, which are worth
-0.01 to 0.08 dB over their largest LR code alone; all HR atoms are at the bound, and a code that needs
-more energy than that has two equal atoms.
+a looser bound on ‖f_j‖).  A sixth to a quarter of the bundled HR codes are mixtures, which is worth
+0.01 to 0.08 dB over the largest LR code of each; all HR atoms are at the bound, and a code that
+needs more energy than that has two equal atoms.
 
 References
 ----------
