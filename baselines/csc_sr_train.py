@@ -49,7 +49,9 @@ from csc.surrogate import (
 # Defaults that are ours; the paper's are unknown.  λ and μ are for Y in [0, 1], the best
 # of a handful at ×3 on 12 photos of General100; Set5 was measured along with them.
 LAM, MU = 0.004, 0.1
-ENERGY = 2.0  # e, over s²: it binds, and costs no PSNR (see above)
+# e over s².  On Set5 ×3, the LR atoms held: 1 comes to 32.23 dB, 2 to 32.36, 16, which binds
+# nowhere, to 32.36.
+ENERGY = 2.0
 CODING_TOL, MOST_STEPS = 0.03, 300  # of the codes of training images
 ATOMS_TOL = 1e-5  # relative gap of a step in f
 W_STEPS = 50  # projected gradients in a step in W

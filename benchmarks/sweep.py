@@ -3,12 +3,12 @@
     python benchmarks/sweep.py residual    --data ROOT [--steps N] [--out DIR]     Fig. 4
     python benchmarks/sweep.py width       --data ROOT                             Fig. 10
     python benchmarks/sweep.py recursions  --data ROOT                             Fig. 11
-    python benchmarks/sweep.py learning    --data ROOT     what makes CRNet-A learn, as found here
+    python benchmarks/sweep.py features    --data ROOT     what F0 starts as
     python benchmarks/sweep.py systems     --data ROOT                             Fig. 8
 
 The variants of the first four see the same patches in the same order for the same number of steps;
-their targets are HR but where it says otherwise.  Those of `systems` have the same budget of
-training arithmetic instead, that of CRNet-A for the steps: a cheaper network takes more of them.
+their targets are HR.  Those of `systems` have the same budget of training arithmetic instead, that
+of CRNet-A for the steps: a cheaper network takes more of them.
 A run that is there is resumed, one that is done is read, so that a sweep that was cut off goes on
 where it was, and sweeps of one folder and as many steps share their runs.
 
@@ -53,12 +53,7 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         for n0, m0 in ((64, 128), (32, 128), (64, 64), (32, 64))
     } | {"n0 = 64, m0 = 128, other seed": {"seed": 1}},
     "recursions": {f"K = {K}": {"recursions": K} for K in (2, 4, 8, 12)},
-    "learning": {
-        "as it is": {},
-        "F0 random": {"F0": "random"},
-        "Adam": {"optimizer": "adam", "momentum": 0.9},
-        "targets of crnet-b": {"teacher": "crnet-b"},
-    },
+    "features": {"F0 a whitening": {}, "F0 random": {"F0": "random"}},
     "systems": {
         "CRNet-A": {},
         "SRCNN": {"recipe": "srcnn-compact"},
@@ -77,7 +72,7 @@ DRAWN: dict[str, tuple[str, ...]] = {
     "residual": (),
     "width": ("parameters",),
     "recursions": ("multiplications",),
-    "learning": (),
+    "features": (),
     "systems": tuple(AXES),
 }
 
