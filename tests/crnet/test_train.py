@@ -416,7 +416,8 @@ def test_the_papers_recipes_train(name: str, data: Path, tmp_path: Path) -> None
 
 
 SMALL = {
-    "scn": {"M": 64}, "srcnn": {}, "vdsr": {"depth": 3, "maps": 8}, "red30": {"depth": 3, "maps": 8},
+    "scn": {"M": 64}, "srcnn": {}, "vdsr": {"depth": 3, "maps": 8},
+    "red30": {"depth": 3, "maps": 8},
     "drcn": {"maps": 8, "recursions": 2}, "drrn": {"units": 2, "maps": 8},
     "memnet": {"blocks": 2, "units": 2, "maps": 8},
     "srdensenet": {"blocks": 1, "layers": 2, "growth": 4, "bottleneck": 8},
