@@ -103,8 +103,12 @@ def random_features(recipe: Recipe, out: Path) -> Path:
 
 def cost(recipe: Recipe) -> float:
     """Multiplications of the forward pass of a training step, per pixel of a patch."""
-    net = networks.build(recipe.architecture, recipe.network())
-    return recipe.batch * statistics.fmean(networks.multiplications(net, s) for s in recipe.scales)
+    return recipe.batch * work(networks.build(recipe.architecture, recipe.network()), recipe)
+
+
+def work(net: networks.Network, recipe: Recipe) -> float:
+    """Multiplications per HR pixel, mean over the scales."""
+    return statistics.fmean(networks.multiplications(net, s) for s in recipe.scales)
 
 
 def folder_of(changes: dict[str, Any], recipe: Recipe, base: Recipe) -> str:
@@ -120,13 +124,12 @@ def run(
     """Train a variant, or go on with it, and measure it."""
     net = train(recipe, folder, root, resume=True, validate_every=max(1, recipe.steps // 10),
                 bar=True)  # fmt: skip
-    work = [networks.multiplications(net, s) for s in recipe.scales]
     rows = evaluate({name: Upscaler(net)}, root, [test], recipe.scales)
     state = checkpoint.training_state(folder / "last.ckpt")
     return net, {
         "variant": name,
         "parameters": sum(p.numel() for p in net.parameters()),
-        "multiplications": statistics.fmean(work),
+        "multiplications": work(net, recipe),
         "steps": recipe.steps,
         "psnr": {str(row.scale): row.psnr for row in rows},
         "hours": state["seconds"] / 3600,
