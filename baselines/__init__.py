@@ -6,7 +6,7 @@ several names for one tensor; weights of a sum of predictions come first.  The a
 says whether a network takes the bicubic-enlarged image, as those of the paper's Table 2 do, or LR.
 """
 
-from baselines.bicubic import bicubic, imresize, modcrop, round_uint8
 from baselines.matlab import load_matlab
+from baselines.resample import bicubic, imresize, modcrop, round_uint8
 
 __all__ = ["bicubic", "imresize", "load_matlab", "modcrop", "round_uint8"]

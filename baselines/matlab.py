@@ -25,9 +25,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from baselines.scn import SCN
-from baselines.srcnn import SRCNN
-from baselines.vdsr import VDSR
+from baselines.networks.scn import SCN
+from baselines.networks.srcnn import SRCNN
+from baselines.networks.vdsr import VDSR
 
 
 def load_matlab(path: str | Path) -> SRCNN | VDSR | SCN:

@@ -30,8 +30,8 @@ import torch
 from torch import Tensor
 
 from csc import Solution, coordinate_descent, fista, objective
-from csc.cd import _ActiveSet
-from csc.steps import Compiled
+from csc.solvers.cd import _ActiveSet
+from csc.solvers.steps import Compiled
 
 # name: photo, side, sporco dictionary, λ (images high-passed by sporco's tikhonov_filter(5, 16))
 PROBLEMS = {

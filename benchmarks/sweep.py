@@ -34,12 +34,13 @@ import matplotlib.pyplot as plt
 import torch
 from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
-from crnet import Upscaler, checkpoint, networks
+from crnet import Upscaler, loading, networks
 from crnet.data import data_root
-from crnet.evaluate import evaluate
+from crnet.measuring.evaluate import evaluate
 from crnet.model import CRNetA
-from crnet.recipe import Recipe, read
-from crnet.train import build, train
+from crnet.training.checkpoint import training_state
+from crnet.training.recipe import Recipe, read
+from crnet.training.train import build, train
 from csc.plot import CYCLE, MARKERS
 
 VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
@@ -94,10 +95,10 @@ def random_features(recipe: Recipe, out: Path) -> Path:
         raise TypeError(f"{recipe.architecture} has no F0 of its own")
     g = torch.Generator().manual_seed(recipe.seed)
     torch.nn.init.kaiming_normal_(net.F0.weight, nonlinearity="relu", generator=g)
-    about = checkpoint.Card(name, recipe.architecture, recipe.network(), recipe.scales, {}, {})
+    about = loading.Card(name, recipe.architecture, recipe.network(), recipe.scales, {}, {})
     out.mkdir(parents=True, exist_ok=True)
     path = out / f"{name}.safetensors"
-    checkpoint.save(path, net, about)
+    loading.save(path, net, about)
     return path
 
 
@@ -125,7 +126,7 @@ def run(
     net = train(recipe, folder, root, resume=True, validate_every=max(1, recipe.steps // 10),
                 bar=True)  # fmt: skip
     rows = evaluate({name: Upscaler(net)}, root, [test], recipe.scales)
-    state = checkpoint.training_state(folder / "last.ckpt")
+    state = training_state(folder / "last.ckpt")
     return net, {
         "variant": name,
         "parameters": sum(p.numel() for p in net.parameters()),

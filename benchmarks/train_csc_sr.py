@@ -20,11 +20,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from baselines.csc_sr import CSCSR, Filters, card, load, write
-from baselines.csc_sr_train import ENERGY, our_dictionary, train
-from baselines.stored import StoredError
+from baselines.sparse.csc_sr import CSCSR, Filters, card, load, write
+from baselines.sparse.csc_sr_train import ENERGY, our_dictionary, train
+from baselines.weights import WeightsError
 from crnet.data import find_images, read_y
-from crnet.evaluate import TABLE_2, evaluate
+from crnet.measuring.evaluate import evaluate
+from crnet.measuring.protocol import TABLE_2
 
 EXCLUDED = ("302003.jpg",)
 
@@ -43,7 +44,7 @@ def learned(
     began = time.process_time()
     learner: Callable[..., Tensor] = our_dictionary
     if arguments.sporco:
-        from csc.sporco_learn import sporco_dictionary
+        from csc.learning.sporco import sporco_dictionary
 
         learner = functools.partial(sporco_dictionary, passes=2)
     trained = train(
@@ -116,7 +117,7 @@ def main() -> None:
     write(arguments.out, filters, training)
     try:
         load(arguments.out)
-    except StoredError as error:
+    except WeightsError as error:
         raise SystemExit(str(error)) from error
     print(f"wrote {arguments.out}, {arguments.out.stat().st_size / 1e6:.2f} MB")
 

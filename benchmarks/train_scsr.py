@@ -11,12 +11,13 @@ from pathlib import Path
 
 import torch
 
-from baselines.bicubic import modcrop
-from baselines.coupled import Coupled, Pairs, learn_coupled, sample_pairs
-from baselines.scsr import ScSR, load
-from baselines.stored import write
+from baselines.resample import modcrop
+from baselines.sparse.coupled import Coupled, Pairs, learn_coupled, sample_pairs
+from baselines.sparse.scsr import ScSR, load
+from baselines.weights import write
 from crnet.data import find_images, read_y
-from crnet.evaluate import TABLE_2, evaluate
+from crnet.measuring.evaluate import evaluate
+from crnet.measuring.protocol import TABLE_2
 
 SIDE = {2: 7, 3: 9, 4: 9}
 """Side of a patch, by scale."""

@@ -1,13 +1,23 @@
 """CRNet: super-resolution networks unfolded from convolutional sparse coding."""
 
 from crnet import analysis
-from crnet.checkpoint import Card, CheckpointError, bundled, card, load, save
 from crnet.ensemble import Ensemble
-from crnet.evaluate import TABLE_2, TABLE_3, Protocol, evaluate
-from crnet.metrics import psnr, ssim
+from crnet.errors import (
+    CRNetError,
+    DataError,
+    ImageFileError,
+    RecipeError,
+    TrainingFailed,
+    WeightsError,
+)
+from crnet.loading import Card, bundled, card, load, save
+from crnet.measuring.evaluate import evaluate
+from crnet.measuring.metrics import psnr, ssim
+from crnet.measuring.protocol import TABLE_2, TABLE_3, Protocol
 from crnet.model import CRNetA, CRNetB
 from crnet.upscale import Upscaler, apply_tiled, upscale_picture
 
+CheckpointError = WeightsError  # its former name
 __version__ = "0.1.0"
 
 __all__ = [
@@ -15,11 +25,17 @@ __all__ = [
     "TABLE_3",
     "CRNetA",
     "CRNetB",
+    "CRNetError",
     "Card",
     "CheckpointError",
+    "DataError",
     "Ensemble",
+    "ImageFileError",
     "Protocol",
+    "RecipeError",
+    "TrainingFailed",
     "Upscaler",
+    "WeightsError",
     "analysis",
     "apply_tiled",
     "bundled",

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from baselines.bicubic import bicubic
-from crnet.evaluate import TABLE_2, TABLE_3, Protocol, compare, pair
+from baselines.resample import bicubic
+from crnet.measuring.protocol import TABLE_2, TABLE_3, Protocol, pair, psnr_and_ssim
 from crnet.model import CRNetA, CRNetB
 from crnet.upscale import codes_and_images
 from csc.attribution import check_atoms
@@ -117,8 +117,8 @@ def recursions(
 ) -> list[Recursion]:
     """Return image, PSNR, SSIM and sparsity of every code z_0, …, z_K, from one pass.
 
-    The image goes through whole, not in tiles; :func:`crnet.evaluate.score_recursions` measures
-    large ones.
+    The image goes through whole, not in tiles; :func:`crnet.measuring.evaluate.score_recursions`
+    measures large ones.
 
     Parameters
     ----------
@@ -158,7 +158,9 @@ def recursions(
             norm = float(torch.linalg.vector_norm(z))
             change = float(torch.linalg.vector_norm(z - previous)) / norm if norm else 0.0
         nonzero = float((z != 0).double().mean())
-        found.append(Recursion(image, *compare(image, original, scale, protocol), nonzero, change))
+        found.append(
+            Recursion(image, *psnr_and_ssim(image, original, scale, protocol), nonzero, change)
+        )
         previous = z
     return found
 

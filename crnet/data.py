@@ -14,15 +14,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from baselines.bicubic import imresize, round_uint8
+from baselines.resample import imresize, round_uint8
 from crnet.color import rgb_to_ycbcr
-from crnet.files import ImageFileError, read_picture
+from crnet.errors import DataError, ImageFileError
+from crnet.files import read_picture
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
-
-
-class DataError(Exception):
-    """An image or a set of images is missing or cannot be read."""
 
 
 def data_root(root: str | Path | None = None) -> Path:

@@ -20,11 +20,8 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from baselines.bicubic import round_uint8
-
-
-class ImageFileError(Exception):
-    """A file cannot be read as an image without loss, or cannot be written."""
+from baselines.resample import round_uint8
+from crnet.errors import ImageFileError
 
 
 @dataclass(frozen=True)

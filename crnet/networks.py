@@ -14,18 +14,18 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from baselines.dbpn import DDBPN
-from baselines.drcn import DRCN
-from baselines.drrn import DRRN
-from baselines.edsr import EDSR, MDSR
-from baselines.memnet import MemNet
-from baselines.msrn import MSRN
-from baselines.rdn import RDN
-from baselines.red30 import RED30
-from baselines.scn import CSCN, SCN
-from baselines.srcnn import SRCNN
-from baselines.srdensenet import SRDenseNet
-from baselines.vdsr import VDSR
+from baselines.networks.dbpn import DDBPN
+from baselines.networks.drcn import DRCN
+from baselines.networks.drrn import DRRN
+from baselines.networks.edsr import EDSR, MDSR
+from baselines.networks.memnet import MemNet
+from baselines.networks.msrn import MSRN
+from baselines.networks.rdn import RDN
+from baselines.networks.red30 import RED30
+from baselines.networks.scn import CSCN, SCN
+from baselines.networks.srcnn import SRCNN
+from baselines.networks.srdensenet import SRDenseNet
+from baselines.networks.vdsr import VDSR
 from crnet.model import CRNetA, CRNetB
 
 OnEnlarged: TypeAlias = CRNetA | SCN | SRCNN | RED30 | VDSR | DRCN | DRRN | MemNet

@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from crnet.analysis import fewest_recursions
-from crnet.compare import Comparison
+from crnet.measuring.compare import Comparison
 from csc.plot import BLACK, BLUE, CYCLE, GREEN, MARKERS, ORANGE, canvas
 
 
@@ -151,7 +151,7 @@ def sheet(looks: Sequence[Comparison]) -> Figure:
     Parameters
     ----------
     looks : sequence of Comparison
-        Of :func:`crnet.compare.compare_on`; one band of the sheet each.
+        Of :func:`crnet.measuring.compare.compare_on`; one band of the sheet each.
 
     Returns
     -------

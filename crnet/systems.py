@@ -11,10 +11,12 @@ from typing import Any, TypeAlias
 
 from torch import Tensor
 
-from baselines import csc_sr, scsr, stored
-from baselines.bicubic import bicubic
-from crnet import checkpoint
+from baselines import weights
+from baselines.resample import bicubic
+from baselines.sparse import csc_sr, scsr
+from crnet import loading
 from crnet.ensemble import Ensemble
+from crnet.errors import WeightsError
 from crnet.upscale import Upscaler
 
 System: TypeAlias = Callable[[Tensor, int], Tensor]
@@ -53,7 +55,7 @@ def system(
 
     Raises
     ------
-    CheckpointError, StoredError
+    WeightsError
         If there is none of this name, or the file is damaged or not one of ours.
 
     Examples
@@ -70,7 +72,7 @@ def system(
         path, card = file
         one = LEARNED[card["name"]](path)
     else:
-        one = Upscaler(checkpoint.load(name, device=device), memory_mib, precision=precision)
+        one = Upscaler(loading.load(name, device=device), memory_mib, precision=precision)
     return Ensemble(one) if ensemble else one
 
 
@@ -79,16 +81,16 @@ def _learned(name: str) -> tuple[Path, dict[str, Any]] | None:
     if name == "bicubic":
         return None
     try:
-        path = stored.bundled(name) if name in LEARNED else checkpoint.find(name)
-    except checkpoint.CheckpointError as error:
-        raise checkpoint.CheckpointError(f"{error}; baselines: {', '.join(BASELINES)}") from error
+        path = weights.bundled(name) if name in LEARNED else loading.find(name)
+    except WeightsError as error:
+        raise WeightsError(f"{error}; baselines: {', '.join(BASELINES)}") from error
     if path.suffix == ".ckpt":
         return None
-    card, *_ = stored.header(path)
+    card, *_ = weights.header(path)
     if "architecture" in card:
         return None
     if card.get("name") not in LEARNED:
-        raise stored.StoredError(
+        raise WeightsError(
             f"{path} is neither of a network nor of {' or '.join(LEARNED)}: "
             f"its card is of {card.get('name', 'nothing known')!r}"
         )
@@ -109,19 +111,19 @@ def scales(name: str) -> tuple[int, ...]:
 
     Raises
     ------
-    CheckpointError, StoredError
+    WeightsError
         If there is none of this name, or the file is not one of ours.
     """
     if name == "bicubic":
         return ()
     file = _learned(name)
     if not file:
-        return checkpoint.card(name).scales
+        return loading.card(name).scales
     path, card = file
     try:
         return tuple(sorted(int(s) for s in card["scales"]))
     except (KeyError, TypeError, ValueError) as error:
-        raise stored.StoredError(f"{path} does not say its scales: {error!r}") from error
+        raise WeightsError(f"{path} does not say its scales: {error!r}") from error
 
 
 def title(name: str) -> str:
@@ -129,12 +131,12 @@ def title(name: str) -> str:
 
     Raises
     ------
-    CheckpointError, StoredError
+    WeightsError
         If there is none of this name, or the file is not one of ours.
     """
     if name == "bicubic" or _learned(name):
         return Path(name).stem
-    return checkpoint.card(name).name
+    return loading.card(name).name
 
 
 def parameters(upscale: System, scale: int) -> int:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from baselines.bicubic import bicubic
+from baselines.resample import bicubic
 from crnet import networks
 from crnet.color import rgb_to_ycbcr, ycbcr_to_rgb
 from crnet.files import Picture

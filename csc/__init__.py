@@ -5,21 +5,22 @@ analysis, attribution, spectrum, contraction, settling and distance look at code
 csc.plot, to be imported by itself, draws them.
 """
 
-from csc import analysis, attribution, contraction, distance, settling, spectrum
-from csc.admm import admm
-from csc.cd import coordinate_descent
-from csc.cista import CISTA
+from csc import analysis, attribution
+from csc.bounds import dual_point, duality_gap, gradient, lam_max, lipschitz, objective
 from csc.conv import adjoint, gram, synthesis
 from csc.dictionary import dct_dictionary, random_dictionary, unit_norm
 from csc.filters import tikhonov_filter
-from csc.fista import fista
 from csc.implicit import SparseCoding, attach_gradients, sparse_code
-from csc.ista import ista
-from csc.learn import LearnedDictionary, LearningState, LearningStep, learn_dictionary
-from csc.objective import dual_point, duality_gap, gradient, lam_max, lipschitz, objective
+from csc.learning.learn import LearnedDictionary, LearningState, LearningStep, learn_dictionary
 from csc.prox import nonneg_soft_threshold, soft_threshold
+from csc.recursion import contraction, distance, settling, spectrum
+from csc.recursion.cista import CISTA
+from csc.recursion.unfold import Kernels, recur, unfold
 from csc.solution import Solution
-from csc.unfold import Kernels, recur, unfold
+from csc.solvers.admm import admm
+from csc.solvers.cd import coordinate_descent
+from csc.solvers.fista import fista
+from csc.solvers.ista import ista
 
 __all__ = [
     "CISTA",

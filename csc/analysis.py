@@ -18,7 +18,7 @@ from torch import Tensor
 from csc.checks import Weight, check_dictionary, check_finite, check_images
 from csc.conv import gram
 from csc.dictionary import unit_norm
-from csc.objective import check_fits, problem
+from csc.problem import check_fits, pose
 
 
 class Sparsity(NamedTuple):
@@ -239,7 +239,7 @@ def convergence(
         z_0, z_1, …, as :meth:`csc.CISTA.codes` yields them; two are held at a time.
     x, D, lam, nonneg
         The problem, as of :func:`csc.objective`, where there is one;
-        :func:`csc.distance.problem_of` returns D and λ of kernels that are ISTA's.
+        :func:`csc.recursion.distance.problem_of` returns D and λ of kernels that are ISTA's.
 
     Returns
     -------
@@ -262,7 +262,7 @@ def convergence(
         raise ValueError("objective and gap need all of x, D and lam; give all or none")
     posed = None
     if x is not None and D is not None and lam is not None:
-        posed = problem(x, D, lam, nonneg=nonneg)
+        posed = pose(x, D, lam, nonneg=nonneg)
     c = Convergence([], [], [], [], [], [])
     previous: Tensor | None = None
     for z in codes:

@@ -36,11 +36,11 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch.nn.grad import conv2d_weight
 
-from csc.cd import coordinate_descent
 from csc.checks import Weight, check_weight
 from csc.dictionary import unit_norm
-from csc.objective import check_fits, problem
+from csc.problem import check_fits, pose
 from csc.solution import Solution
+from csc.solvers.cd import coordinate_descent
 
 MOST_STEPS = 2000  # of conjugate residuals
 
@@ -182,7 +182,7 @@ def attach_gradients(
     >>> z.item(), [g.item() for g in torch.autograd.grad(z.sum(), (x, D, lam))]
     (1.375, [0.5, -0.625, -0.25])
     """
-    p = problem(x, D, lam, mask=mask)
+    p = pose(x, D, lam, mask=mask)
     check_fits(p, z)
     if not 0 <= tol < math.inf:
         raise ValueError(f"tol must be finite and ≥ 0, got {tol}")

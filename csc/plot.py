@@ -27,7 +27,7 @@ from torch import Tensor
 from csc import analysis
 from csc.attribution import shares
 from csc.checks import check_dictionary, check_finite
-from csc.spectrum import Size, eigenvalues, singular_values
+from csc.recursion.spectrum import Size, eigenvalues, singular_values
 
 BLUE, ORANGE, GREEN, PINK = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 YELLOW, SKY, BLACK = "#E69F00", "#56B4E9", "#000000"
@@ -261,7 +261,7 @@ def spectrum(S: Tensor, size: Size, *, axes: Axes | None = None) -> Axes:
     Raises
     ------
     ValueError, TypeError
-        As :func:`csc.spectrum.response`.
+        As :func:`csc.recursion.spectrum.response`.
     """
     values = singular_values(S, size).flatten(0, 1)
     axes = axes if axes is not None else _new(_WIDTH / 2, 3.2)
@@ -290,7 +290,7 @@ def monotone_spectrum(S: Tensor, size: Size, *, axes: Axes | None = None) -> Axe
     Raises
     ------
     ValueError, TypeError
-        As :func:`csc.spectrum.response`.
+        As :func:`csc.recursion.spectrum.response`.
     """
     values = eigenvalues(S, size).flatten(0, 1).flip(1)
     axes = axes if axes is not None else _new(_WIDTH / 2, 3.2)

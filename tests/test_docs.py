@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from crnet.published import cells
+from crnet.measuring.published import cells
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("csc", "baselines", "crnet")

@@ -10,9 +10,9 @@ from scipy.io import savemat
 from scipy.signal import correlate2d
 
 from baselines import load_matlab
-from baselines.scn import CSCN, SCN
-from baselines.srcnn import SRCNN
-from baselines.vdsr import VDSR
+from baselines.networks.scn import CSCN, SCN
+from baselines.networks.srcnn import SRCNN
+from baselines.networks.vdsr import VDSR
 from tests.laws import close
 
 RANDOM = np.random.default_rng(0)

@@ -4,10 +4,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import crnet
-from baselines.bicubic import bicubic
+from baselines.resample import bicubic
 from crnet import CRNetA, CRNetB, Upscaler, plot
 from crnet.analysis import attribution, fewest_recursions, recursions
-from crnet.evaluate import score_recursions
+from crnet.measuring.evaluate import score_recursions
 from csc import plot as figures
 from csc.attribution import shares
 from tests.crnet.pictures import photo

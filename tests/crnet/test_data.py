@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from crnet.data import DataError, check, data_root, find_images, luma, read_rgb, read_y, sha256
+from crnet.data import check, data_root, find_images, luma, read_rgb, read_y, sha256
+from crnet.errors import DataError
 from tests.crnet.pictures import opened, photo, png16, save
 
 

@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from baselines.bicubic import bicubic, imresize
+from baselines.resample import bicubic, imresize
 from crnet import CRNetA, CRNetB
+from crnet.cli.demo import photo
 from crnet.data import read_y
-from crnet.demo import photo
 from csc import CISTA, ista, lam_max, lipschitz, random_dictionary, unfold
 from tests.laws import close
 

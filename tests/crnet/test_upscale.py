@@ -4,10 +4,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from baselines import bicubic
-from baselines.edsr import EDSR, MDSR
-from baselines.scn import CSCN
-from baselines.srdensenet import SRDenseNet
-from baselines.vdsr import VDSR
+from baselines.networks.edsr import EDSR, MDSR
+from baselines.networks.scn import CSCN
+from baselines.networks.srdensenet import SRDenseNet
+from baselines.networks.vdsr import VDSR
 from crnet import CRNetA, CRNetB, Upscaler, apply_tiled, upscale_picture
 from crnet.files import Picture
 from crnet.upscale import tile_side

@@ -8,7 +8,7 @@ import torch
 
 from csc import Kernels, analysis, plot, random_dictionary, synthesis, unfold
 from csc.attribution import contributions, shares
-from csc.spectrum import eigenvalues, singular_values
+from csc.recursion.spectrum import eigenvalues, singular_values
 
 
 @pytest.fixture(autouse=True)

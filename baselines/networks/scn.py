@@ -1,0 +1,214 @@
+"""SCN: ScSR as a network, its sparse codes by two steps of learned ISTA, and the cascade CSCN.
+
+Of the bicubic-enlarged image u, at every pixel,
+
+    y = H ⋆ u,  y ← y/‖y‖                 100 filters of 9×9
+    w = W y,    z = h₁(S h₁(w) + w)       LISTA with one recurrence, thresholds merged into W and S
+    e = D z,    e ← 1.1 ‖p‖ e/‖e‖         a 5×5 patch; p is the one of u without its mean
+
+and the patches, weighted by g, overlap and add up on top of the smoothed u.  H, W, S, D and g are
+learned: 8,100 + 12,800 + 16,384 + 3,200 + 25 = 40,509 numbers, no biases.  The codes do not know
+the unit of u, and the rest is linear in it, so that SCN(c u) = c SCN(u) for c > 0: Y may be in
+[0, 1] here, though the authors' is in [0, 255].
+
+An SCN sharpens what bicubic enlarged ×2.  CSCN applies one after the other, each with weights of
+its own, until the image is large enough, and reduces it by bicubic to the size asked for.
+
+References
+----------
+Wang, Liu, Yang, Han, Huang, "Deep networks for image super-resolution with sparse prior", ICCV
+2015.  Constants are those of the authors' test code; the start of H, W, S and D is ours.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from baselines.networks.sizes import check_sizes
+from baselines.resample import mirror, resample
+from csc import random_dictionary
+
+P, BORDER, GAIN = 5, 6, 1.1
+"""Side of a patch; pixels the image is mirrored beyond its border; contrast of a patch."""
+
+
+class SCN(nn.Module):
+    """One stage: SCN on the bicubic-enlarged Y.
+
+    Before training, H takes the features of ScSR (:func:`baselines.sparse.coupled.features`) at
+    the 25 pixels of a patch, and the codes are, in units of the threshold, those of two steps of
+    ISTA with random unit atoms; the patches overlap as an average.
+
+    Parameters
+    ----------
+    M : int
+        Atoms.
+    lam : float
+        Weight λ of the codes, before training.
+    generator : torch.Generator, optional
+        Source of the atoms; torch's global one by default.
+
+    Examples
+    --------
+    >>> SCN()(torch.rand(1, 1, 12, 10)).shape
+    torch.Size([1, 1, 12, 10])
+    """
+
+    enlarged = True
+    rgb = False
+    reach = BORDER
+    """Pixels to each side that an output pixel depends on: 4 of H, 2 of the patches' overlap."""
+    smooth: Tensor
+    centred: Tensor
+
+    def __init__(
+        self, M: int = 128, *, lam: float = 0.2, generator: torch.Generator | None = None
+    ) -> None:
+        super().__init__()
+        check_sizes(M=M)
+        if not 0 < lam < math.inf:
+            raise ValueError(f"lam must be finite and > 0, got {lam}")
+        n = P * P
+        self.H = nn.Conv2d(1, 4 * n, 9, bias=False)
+        self.W = nn.Conv2d(4 * n, M, 1, bias=False)
+        self.S = nn.Conv2d(M, M, 1, bias=False)
+        self.D = nn.Conv2d(M, n, 1, bias=False)
+        self.g = nn.Conv2d(n, n, 1, groups=n, bias=False)
+        box = torch.ones(1, 1, P, P) / n
+        # The mean of every patch, averaged where they overlap; zeros around, to 13×13.
+        self.register_buffer("smooth", F.pad(F.conv2d(box, box, padding=P - 1), (2, 2, 2, 2)))
+        at = torch.eye(n).view(n, 1, P, P)
+        self.register_buffer("centred", F.pad(at - box, (2, 2, 2, 2)))  # (25, 1, 9, 9)
+        if not at.is_meta:  # shapes alone have no start
+            self._start(at, lam, generator)
+
+    @torch.no_grad()
+    def _start(self, at: Tensor, lam: float, generator: torch.Generator | None) -> None:
+        first, second = torch.zeros(2, 1, 1, P, P)
+        first[..., 2, 1:4] = torch.tensor([-1.0, 0, 1])
+        second[..., 2, :] = torch.tensor([1.0, 0, -2, 0, 1])
+        four = torch.cat([first, first.mT, second, second.mT])
+        # Filter f at the pixel `at` of the patch: both are correlations, so they convolve.
+        self.H.weight.copy_(torch.cat([F.conv_transpose2d(at, f[None]) for f in four]))
+        M = len(self.S.weight)
+        D = random_dictionary(M, self.W.in_channels, 1, generator=generator).to(at)
+        G = D.flatten(1) @ D.flatten(1).T
+        L = torch.linalg.matrix_norm(G, 2)
+        self.W.weight.copy_(D / lam)  # (D/L)/θ with θ = λ/L
+        self.S.weight.copy_((torch.eye(M).to(G) - G / L)[..., None, None])
+        e = random_dictionary(M, P * P, 1, generator=generator).to(at)
+        self.D.weight.copy_(e.transpose(0, 1))
+        self.g.weight.fill_(1 / P**2)
+
+    def codes(self, u: Tensor) -> Tensor:
+        """Map images padded by 6 pixels, (B, 1, H+12, W+12), to codes (B, M, H+4, W+4)."""
+        w = self.W(F.normalize(self.H(u), dim=1))
+        return _shrunk(self.S(_shrunk(w)) + w)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map bicubic-enlarged images (B, 1, H, W) to sharp ones of the same size."""
+        H, W = x.shape[-2:]
+        u = mirror(x, BORDER)  # (B, 1, H+12, W+12)
+        size = F.conv2d(u, self.centred).norm(dim=1, keepdim=True)
+        e = GAIN * size * F.normalize(self.D(self.codes(u)), dim=1)  # (B, 25, H+4, W+4)
+        added = F.fold(self.g(e).flatten(2), (H + 8, W + 8), P)[..., 4:-4, 4:-4]
+        return F.conv2d(u, self.smooth) + added
+
+
+class CSCN(nn.Module):
+    """The cascade, one network for several scales, on LR Y in [0, 1].
+
+    Stages are trained together: what the first learns at ×3 and ×4 comes through the second.  Two
+    trained networks make a cascade by :meth:`of`, such as the two that were published::
+
+        CSCN.of(load_matlab(first), load_matlab(second))
+
+    Parameters
+    ----------
+    stages : int
+        Networks of ×2, ≥ 1; n of them make the scales from 2 to 2ⁿ.
+    M : int
+        Atoms of each.
+    lam, generator
+        As of :class:`SCN`.
+
+    Examples
+    --------
+    >>> CSCN()(torch.rand(1, 1, 6, 5), 3).shape
+    torch.Size([1, 1, 18, 15])
+    """
+
+    enlarged = False
+    rgb = False
+
+    def __init__(
+        self,
+        stages: int = 2,
+        M: int = 128,
+        *,
+        lam: float = 0.2,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        check_sizes(stages=stages)
+        self.stages = nn.ModuleList(SCN(M, lam=lam, generator=generator) for _ in range(stages))
+
+    @classmethod
+    def of(cls, *stages: SCN) -> "CSCN":
+        """Return the cascade of some SCNs of as many atoms each, which it keeps and does not copy.
+
+        Raises
+        ------
+        ValueError
+            If there is none, or they differ in their atoms, so that no file could describe them.
+        """
+        sizes = {stage.S.in_channels for stage in stages}
+        if len(sizes) > 1:
+            raise ValueError(f"the stages must have equally many atoms, got {sorted(sizes)}")
+        net = cls(len(stages), *sizes)
+        net.stages = nn.ModuleList(stages)
+        return net.train(stages[0].training)
+
+    @property
+    def scales(self) -> tuple[int, ...]:
+        """The scales it upscales by."""
+        return tuple(range(2, 2 ** len(self.stages) + 1))
+
+    @property
+    def reach(self) -> int:
+        """Bound the LR pixels to each side that an output pixel depends on.
+
+        Stage i sees 6 pixels of its own, of which 2ⁱ make one of LR, and its bicubic less than 2 of
+        those that it enlarges.  The reduction sees less than 2 of the output's, which are largest
+        where the last stage is just needed.
+        """
+        n = len(self.stages)
+        reduction = 2 / (2 ** (n - 1) + 1) if n > 1 else 0.0
+        return math.ceil((SCN.reach + 4) * (1 - 0.5**n) + reduction)
+
+    def forward(self, x: Tensor, scale: int) -> Tensor:
+        """Map LR images (B, 1, h, w) to sharp images (B, 1, scale·h, scale·w)."""
+        if x.ndim != 4 or x.shape[1] != 1 or not x.is_floating_point():
+            raise ValueError(
+                "CSCN takes floating-point Y (B, 1, h, w) in [0, 1], "
+                f"got {x.dtype} of shape {tuple(x.shape)}"
+            )
+        if scale not in self.scales:
+            known = ", ".join(map(str, self.scales))
+            raise ValueError(f"this CSCN upscales by {known}, not by {scale}")
+        h, w = x.shape[-2:]
+        factor = 1
+        for stage in self.stages:
+            if factor < scale:
+                factor *= 2
+                x = stage(resample(x, (factor * h, factor * w), (2.0, 2.0)))
+        if factor == scale:
+            return x
+        return resample(x, (scale * h, scale * w), (scale / factor, scale / factor))
+
+
+def _shrunk(a: Tensor) -> Tensor:
+    """Return h₁(a), and NaN of NaN, which :func:`csc.soft_threshold` refuses."""
+    return a - a.clamp(-1, 1)

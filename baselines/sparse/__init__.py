@@ -1,0 +1,1 @@
+"""Super-resolution by sparse coding: ScSR and CSC-SR, and how they are trained."""

@@ -1,0 +1,136 @@
+"""Weights files: safetensors whose header says what they are and proves them whole.
+
+The header holds ``card``, JSON text of what the owner says of its weights, and ``sha256``, a
+checksum of card and tensors.  Nothing is unpickled.  The sparse-coding baselines use these
+functions directly; :mod:`crnet.loading` puts networks and their cards on top.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_safetensors
+from torch import Tensor
+
+
+class CRNetError(Exception):
+    """Base of the errors about files, image sets, recipes and runs; see :mod:`crnet.errors`."""
+
+
+class WeightsError(CRNetError):
+    """A weights file is missing, damaged, or not one of ours."""
+
+
+def bundled(name: str) -> Path:
+    """Return the path of the weights that ship for a sparse-coding baseline."""
+    return Path(str(resources.files("baselines.sparse"))) / "weights" / f"{name}.safetensors"
+
+
+def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the tensors and the card of a file of :func:`write`.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file.
+
+    Returns
+    -------
+    (dict of Tensor, dict)
+        Tensors by name, in the dtype they are stored in, on the CPU; and the card.
+
+    Raises
+    ------
+    WeightsError
+        If the file is missing, damaged or not one of ours, or holds NaN or infinite numbers.
+    """
+    card, text, expected = header(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path} is not a weights file of csc-crnet: {error}") from error
+    if digest(tensors, text) != expected:
+        raise WeightsError(f"{path} is damaged: it does not match its checksum")
+    for name, tensor in tensors.items():
+        if not (tensor.is_floating_point() and bool(torch.isfinite(tensor).all())):
+            raise WeightsError(f"{path}: {name} holds values that are not finite numbers")
+    return tensors, card
+
+
+def header(path: str | Path) -> tuple[dict[str, Any], str, str]:
+    """Return what the header of a weights file holds; the tensors are neither read nor checked.
+
+    Returns
+    -------
+    (dict, str, str)
+        The card, its text, and the checksum of text and tensors.
+
+    Raises
+    ------
+    WeightsError
+        If the file is missing or has no such header.
+    """
+    if not Path(path).is_file():
+        raise WeightsError(f"no weights file {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            found = file.metadata() or {}
+        text, checksum = found["card"], found["sha256"]
+        card = json.loads(text)
+        if not isinstance(card, dict):
+            raise TypeError("its card is no JSON object")
+    except (SafetensorError, KeyError, TypeError, ValueError, OSError, RecursionError) as error:
+        raise WeightsError(f"{path} is not a weights file of csc-crnet: {error}") from error
+    return card, text, checksum
+
+
+def write(path: str | Path, tensors: Mapping[str, Tensor], card: Mapping[str, Any]) -> None:
+    """Write tensors and a card to a file that :func:`read` takes.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file; replaced if it is there.
+    tensors : mapping of str to Tensor
+        Floating-point tensors by name; the dtype is kept.
+    card : mapping
+        What to say of them; JSON must be able to hold it.
+
+    Raises
+    ------
+    TypeError
+        If JSON cannot hold the card.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write(f"{folder}/a.safetensors", {"D": torch.ones(2)}, {"name": "a"})
+    ...     read(f"{folder}/a.safetensors")
+    ({'D': tensor([1., 1.])}, {'name': 'a'})
+    """
+    Path(path).write_bytes(to_bytes(tensors, card))
+
+
+def to_bytes(tensors: Mapping[str, Tensor], card: Mapping[str, Any]) -> bytes:
+    """Return the content of a weights file; the arguments are those of :func:`write`."""
+    # A weight that two layers share is stored for each, as safetensors requires.
+    state = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
+    text = json.dumps(dict(card))
+    return to_safetensors(state, metadata={"card": text, "sha256": digest(state, text)})
+
+
+def digest(tensors: Mapping[str, Tensor], text: str) -> str:
+    """Return the SHA-256 of a card's text and of tensors by name, dtype, shape and content."""
+    found = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        found.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()

@@ -1,0 +1,89 @@
+"""The demo: reduce a real photo, upscale it with the bundled CRNet-A, and show the codes."""
+
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+
+from baselines.resample import bicubic, imresize, modcrop
+from crnet.analysis import recursions
+from crnet.data import read_y
+from crnet.files import Picture, output_file, read_picture
+from crnet.loading import load
+from crnet.measuring.evaluate import score
+from crnet.measuring.protocol import degrade
+from crnet.model import CRNetA
+from crnet.upscale import Upscaler, upscale_picture
+from csc.analysis import usage
+
+
+def photo() -> Path:
+    """Return the file of the photo ``kodim23`` (two parrots, 768×512) that sporco carries.
+
+    Raises
+    ------
+    FileNotFoundError
+        If sporco is not installed or does not carry it.
+    """
+    spec = find_spec("sporco")
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        path = Path(folder) / "data" / "kodim23.png"
+        if path.is_file():
+            return path
+    raise FileNotFoundError("sporco's example photo kodim23.png is not installed")
+
+
+def run(folder: Path, scale: int = 3) -> Iterator[str]:
+    """Run the demo, write two PNGs into `folder`, and yield the lines of its report.
+
+    Raises
+    ------
+    OSError
+        If the folder cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = photo()
+    net = load("crnet-a")
+    assert isinstance(net, CRNetA)  # noqa: S101
+    network = Upscaler(net)
+    yield f"{path.name}, 768x512, reduced x{scale} by MATLAB bicubic and enlarged again; on Y:"
+    yield ""
+    yield f"  {'':8}  PSNR dB    SSIM  seconds"
+    y = read_y(path)
+    for name, system in (("bicubic", bicubic), ("CRNet-A", network)):
+        decibels, similarity, seconds = score(y, scale, system)
+        yield f"  {name:8}  {decibels:7.2f}  {similarity:.4f}  {seconds:7.2f}"
+
+    original = modcrop(read_picture(path).color, scale)
+    reduced = Picture(imresize(original, 1 / scale).clamp(0, 1))
+    enlarged = bicubic(reduced.color, scale)
+    sharp = upscale_picture(reduced, scale, network).color
+    from crnet import plot
+    from csc.plot import images as side_by_side
+
+    images = {"original": original[0], "bicubic": enlarged[0], "CRNet-A": sharp[0]}
+    crops = [(105, 450, 100), (180, 150, 100)]
+    figure = side_by_side(images, crops=crops, title=f"kodim23, ×{scale}")
+    with output_file(folder / "comparison.png", overwrite=True) as file:
+        figure.savefig(file, dpi=170, format="png")
+
+    steps = recursions(net, y, scale)
+    yield ""
+    yield "  recursion k   non-zero codes   ‖z_k − z_(k−1)‖ / ‖z_k‖   PSNR dB"
+    for k, step in enumerate(steps):
+        moved = "–" if step.change is None else f"{step.change:.4f}"
+        yield f"  {k:11}   {step.nonzero:14.1%}   {moved:>24}   {step.psnr:7.2f}"
+    with torch.inference_mode():
+        z = net.cista(net.features(bicubic(degrade(modcrop(y, scale), scale), scale)))
+    figure = plot.codes(
+        net.atoms(),
+        z[0],
+        usage(z).on,
+        [step.nonzero for step in steps],
+        [step.change for step in steps if step.change is not None],
+    )
+    with output_file(folder / "codes.png", overwrite=True) as file:
+        figure.savefig(file, dpi=90, format="png")
+    yield ""
+    yield f"wrote {folder / 'comparison.png'} and {folder / 'codes.png'}"

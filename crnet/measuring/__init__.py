@@ -1,0 +1,1 @@
+"""PSNR and SSIM, the protocols of the paper's tables, and the published numbers."""

@@ -1,0 +1,128 @@
+"""The protocols of the paper's Tables 2 and 3: how an image is reduced, and how the result counts.
+
+That of Table 2 was found by reproducing all published bicubic cells at printed precision.  That of
+Table 3 is the convention of the systems in it.  A protocol is a record, so that a table can say
+what it was measured with.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from baselines.resample import imresize, modcrop, round_uint8
+from crnet.color import rgb_to_ycbcr
+from crnet.measuring.metrics import psnr, ssim
+from crnet.systems import System
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a number of a table is measured.
+
+    On Y, for systems that take Y (Table 2):
+
+    1. Mod-crop the 8-bit Y (MATLAB ``rgb2ycbcr``, rounded; grey as it is) to the scale.
+    2. Reduce by bicubic ``imresize`` in floating point; LR is not rounded.
+    3. Upscale, clip to `clip`, round half up to 8 bit.  The ground truth is not clipped.
+    4. Shave `shave` times the scale from each side; PSNR with peak 255 and Wang's SSIM; the mean
+       over the images of a set.
+
+    On RGB, for systems that take RGB (Table 3): LR is 8-bit, as the LR files of the field are; the
+    result is rounded to 8 bit in RGB, and Y of result and original, in floating point, compared.
+
+    Attributes
+    ----------
+    name : str
+        What a table calls it.
+    rgb : bool
+        The second way.
+    clip : (int, int), or None
+        Grey levels to which the result is clipped; None clips to [0, 255].
+    shave : int
+        Pixels per unit of scale removed from each side.
+    edges : "symmetric" or "replicate"
+        Edges of the reduction, see :func:`baselines.imresize`.
+    """
+
+    name: str = "crnet-table-2"
+    rgb: bool = False
+    clip: tuple[int, int] | None = (16, 235)
+    shave: int = 1
+    edges: Literal["symmetric", "replicate"] = "symmetric"
+
+
+TABLE_2 = Protocol()
+TABLE_3 = Protocol("crnet-table-3", rgb=True, clip=None, edges="replicate")
+
+
+def protocol_of(upscale: System) -> Protocol:
+    """Return the protocol of the paper's table for a system: by its channels."""
+    return TABLE_3 if getattr(upscale, "channels", 1) == 3 else TABLE_2
+
+
+def degrade(original: Tensor, scale: int, protocol: Protocol = TABLE_2) -> Tensor:
+    """Return the LR image of a protocol, float32 in [0, 1].
+
+    Parameters
+    ----------
+    original : Tensor, shape (1, 1, H, W), or (1, 3, H, W) for a protocol on RGB, uint8
+        Mod-cropped to the scale.
+    scale : int
+        Factor.
+    protocol : Protocol
+        How.
+
+    Returns
+    -------
+    Tensor, shape (1, 1 or 3, H // scale, W // scale)
+    """
+    x = original if protocol.rgb else original.double()
+    return imresize(x, 1 / scale, edges=protocol.edges).float() / 255
+
+
+def psnr_and_ssim(
+    sr: Tensor, original: Tensor, scale: int, protocol: Protocol = TABLE_2
+) -> tuple[float, float]:
+    """Return (PSNR in dB, SSIM) of a result in [0, 1] and its mod-cropped original in uint8.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ, the result is not finite, or the image too small for the border and
+        the window of SSIM.
+    """
+    if sr.shape != original.shape:
+        raise ValueError(f"the system returned {tuple(sr.shape)}, not {tuple(original.shape)}")
+    if not bool(torch.isfinite(sr).all()):
+        raise ValueError("the system returned NaN or infinite values")
+    low, high = protocol.clip or (0, 255)
+    levels = round_uint8((255 * sr.cpu().double()).clamp(low, high))
+    a, b = (
+        255 * rgb_to_ycbcr(x.double() / 255)[:, :1] if protocol.rgb else x
+        for x in (levels, original)
+    )
+    edge = protocol.shave * scale
+    window = (..., slice(edge, -edge or None), slice(edge, -edge or None))
+    return float(psnr(a[window], b[window])), float(ssim(a[window], b[window]))
+
+
+def pair(original: Tensor, scale: int, protocol: Protocol) -> tuple[Tensor, Tensor]:
+    """Check an original and return it mod-cropped, with its LR image of :func:`degrade`.
+
+    Parameters are those of :func:`degrade`; the original need not be cropped yet.
+
+    Raises
+    ------
+    ValueError
+        If the original is not uint8 (1, 1 or 3, H, W) as the protocol says, or too small.
+    """
+    channels = 3 if protocol.rgb else 1
+    if original.dtype != torch.uint8 or original.shape[:2] != (1, channels):
+        raise ValueError(
+            f"the original must be uint8 (1, {channels}, H, W), "
+            f"got {original.dtype} {tuple(original.shape)}"
+        )
+    original = modcrop(original, scale)
+    return original, degrade(original, scale, protocol)

@@ -1,0 +1,303 @@
+"""Recipes: everything a training run depends on besides the images, one flat record.
+
+A recipe is a TOML file, bundled under ``crnet/training/recipes`` or the user's own.  Each field
+can be overridden on the command line, and the resolved recipe is saved beside the run, so that a
+run says what it was.
+"""
+
+import dataclasses
+import difflib
+import json
+import math
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+from crnet import networks
+from crnet.errors import RecipeError
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a run depends on, besides the images.
+
+    Attributes
+    ----------
+    architecture : str
+        Class of the network, one of :data:`crnet.networks.ARCHITECTURES`.
+    n0, m0, recursions, bias, threshold, residual
+        Arguments of a CRNet.
+    sizes : dict
+        Arguments of any other network; ``--sizes depth=8 maps=32`` on the command line.
+    scales : tuple of int
+        Enlargements trained together.
+    sets, exclude, validation : tuple of str
+        Image sets to train on, file names to leave out, and sets to validate on (may be empty).
+    patch : int
+        Side of the network's input: pixels of HR for CRNet-A and others on the enlarged image, of
+        LR for CRNet-B and others on that.
+    batch : int
+        Patches per step, over all devices.
+    detail : float
+        A patch is drawn with probability ∝ (its mean |HR − bicubic|)^detail; 0 is uniform.
+    deep : float
+        Share α of the mean loss of the images after each recursion or block, which DRCN and MemNet
+        supervise, beside 1 − α of the loss of the output.
+    loss : str
+        ``l1`` and ``l2`` are means over pixels; ``l2-sum`` is eq. 15, ½ Σ over the pixels, mean
+        over the patches.
+    steps : int
+        Updates of the weights.
+    optimizer : str
+        ``adam``, ``muon`` (:mod:`crnet.training.muon`) or ``sgd``.
+    lr, momentum, weight_decay : float
+        Of the optimizer; momentum is β₁ of Adam.
+    warmup : int
+        Steps in which the rate rises linearly from zero.
+    schedule : str
+        ``cosine`` falls to zero at the last step; ``step`` multiplies by `decay_factor` every
+        `decay_every` steps.
+    clip : float
+        Largest norm of the gradient of all weights together; larger ones are scaled down.
+    ema : float
+        Decay of the averaged weights, which are validated and shipped.
+    seed : int
+        Of the initial weights and of the patches.
+    start : str
+        Bundled model or weights file to start from instead of random weights, or empty.
+    teacher : str
+        Bundled model, weights file or checkpoint whose images are the targets in place of HR, or
+        empty.  They lack what no network can know, so that the gradient is less noisy.
+    precision : str
+        ``bf16-mixed`` or ``32-true``.
+    checkpoint : bool
+        Recompute the recursions in the backward pass instead of storing them.
+    """
+
+    architecture: str = "CRNetA"
+    n0: int = 64
+    m0: int = 128
+    recursions: int = 12
+    bias: bool = False
+    threshold: bool = False
+    residual: bool = True
+    sizes: dict[str, Any] = dataclasses.field(default_factory=dict)
+    scales: tuple[int, ...] = (2, 3, 4)
+    sets: tuple[str, ...] = ("T91", "BSDS200-train")
+    exclude: tuple[str, ...] = ("302003.jpg",)
+    validation: tuple[str, ...] = ("gb82",)
+    patch: int = 32
+    batch: int = 8
+    detail: float = 0.0
+    deep: float = 0.0
+    loss: str = "l1"
+    steps: int = 20_000
+    optimizer: str = "adam"
+    lr: float = 1e-3
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    warmup: int = 200
+    schedule: str = "cosine"
+    decay_every: int = 10_000
+    decay_factor: float = 0.1
+    clip: float = 0.4
+    ema: float = 0.999
+    seed: int = 0
+    start: str = ""
+    teacher: str = ""
+    precision: str = "bf16-mixed"
+    checkpoint: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be trained, before any work."""
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if not _fits(value, field.type):
+                raise RecipeError(
+                    f"recipe field {field.name} must be {_told(field.type)}, got {value!r}"
+                )
+        positive = ("n0", "m0", "patch", "batch", "steps", "decay_every", "lr", "clip")
+        for name in (*positive, "decay_factor"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise RecipeError(f"{name} must be finite and > 0, got {getattr(self, name)}")
+        for name in ("recursions", "seed", "warmup", "detail", "weight_decay"):
+            if not 0 <= getattr(self, name) < 2**63:
+                raise RecipeError(f"{name} must be finite and ≥ 0, got {getattr(self, name)}")
+        for name in ("ema", "momentum"):
+            if not 0 <= getattr(self, name) < 1:
+                raise RecipeError(f"{name} must be in [0, 1), got {getattr(self, name)}")
+        if not 0 <= self.deep <= 1:
+            raise RecipeError(f"deep must be in [0, 1], got {self.deep}")
+        if not self.scales or not set(self.scales) <= {2, 3, 4}:
+            raise RecipeError(f"scales must be some of 2, 3 and 4, got {list(self.scales)}")
+        if not self.sets:
+            raise RecipeError("sets must name at least one image set")
+        for name, known in _CHOICES.items():
+            if getattr(self, name) not in known:
+                raise RecipeError(
+                    f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}"
+                )
+        self._check_network()
+
+    def _check_network(self) -> None:
+        """Refuse arguments that the network does not take, and scales that it does not make."""
+        name, known = self.architecture, networks.arguments_of(self.architecture)
+        crnet = "n0" in known
+        own = set(known) - {"scale", "scales", "channels", *(_OF_CRNETS if crnet else ())}
+        for key in self.sizes:
+            if key not in own:
+                told = f"; it takes {', '.join(sorted(own))}" if own else ""
+                raise RecipeError(f"{name} has no size {key!r}{_nearest(key, sorted(own))}{told}")
+        for field in () if crnet else dataclasses.fields(self):
+            if field.name in _OF_CRNETS and getattr(self, field.name) != field.default:
+                raise RecipeError(f"{field.name} is of CRNets; {name} takes sizes")
+        if not self.residual and "residual" not in known:
+            raise RecipeError(f"{name} cannot leave out its skip")
+        if "scale" in known and len(self.scales) != 1:
+            raise RecipeError(f"a {name} makes one scale, got {list(self.scales)}")
+        if not crnet:  # whose sizes are fields, and checked
+            self._check_sizes()
+        if self.deep and name not in networks.DEEPLY_SUPERVISED:
+            raise RecipeError(f"{name} has one output; deep must be 0")
+
+    def _check_sizes(self) -> None:
+        for key, default in networks.arguments_of(self.architecture).items():
+            value = self.sizes.get(key, default)
+            if isinstance(default, bool) and not isinstance(value, bool):
+                raise RecipeError(f"{key} must be true or false, got {value}")
+        try:
+            made = networks.check(self.architecture, self.network())
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise RecipeError(f"no {self.architecture} of these sizes: {error}") from None
+        if made and not set(self.scales) <= set(made):
+            known = ", ".join(map(str, made))
+            raise RecipeError(
+                f"this {self.architecture} upscales by {known}, not by all of {list(self.scales)}"
+            )
+
+    def rate(self, step: int) -> float:
+        """Return the learning rate of a step over `lr`: warm-up times the schedule."""
+        warm = min(1.0, (step + 1) / max(1, self.warmup))
+        if self.schedule == "step":
+            return warm * self.decay_factor ** (step // self.decay_every)
+        return warm * 0.5 * (1 + math.cos(math.pi * min(1.0, step / self.steps)))
+
+    def network(self) -> dict[str, Any]:
+        """Return the arguments that build the network."""
+        known = networks.arguments_of(self.architecture)
+        values = {name: getattr(self, name) for name in _OF_CRNETS}
+        values |= {"scale": self.scales[0], "scales": list(self.scales)}
+        if self.residual:  # as it is, and has always been, unless said otherwise
+            del values["residual"]
+        own = {name: value for name, value in values.items() if name in known}
+        if "n0" not in known:
+            own = {name: own[name] for name in ("scale", "scales") if name in own}
+        return own | self.sizes
+
+    def toml(self) -> str:
+        """Return the recipe as TOML, which `read` takes back."""
+
+        def written(value: Any) -> str:
+            if isinstance(value, dict):
+                return "{" + ", ".join(f"{k} = {written(v)}" for k, v in value.items()) + "}"
+            # JSON's values are TOML's, but for surrogate pairs and DEL.
+            return json.dumps(value, ensure_ascii=False)
+
+        lines = (f"{k} = {written(v)}" for k, v in dataclasses.asdict(self).items())
+        return "\n".join(lines).replace("\x7f", "\\u007f") + "\n"
+
+    def differences(self, other: "Recipe") -> list[str]:
+        """Return what another recipe has otherwise, as ``field: here, there``."""
+        mine, theirs = dataclasses.asdict(self), dataclasses.asdict(other)
+        return [f"{k}: {v}, {theirs[k]}" for k, v in mine.items() if theirs[k] != v]
+
+
+_OF_CRNETS = ("n0", "m0", "recursions", "bias", "threshold", "residual")
+
+_CHOICES = {
+    "architecture": tuple(networks.ARCHITECTURES),
+    "loss": ("l1", "l2", "l2-sum"),
+    "optimizer": ("adam", "muon", "sgd"),
+    "schedule": ("cosine", "step"),
+    "precision": ("bf16-mixed", "32-true"),
+}
+
+
+def bundled() -> dict[str, Path]:
+    """Return the recipes that ship with the package, name → file."""
+    folder = Path(str(resources.files("crnet.training"))) / "recipes"
+    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+
+
+def read(name: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
+    """Return a recipe by its bundled name or from a TOML file, with some fields replaced.
+
+    Raises
+    ------
+    RecipeError
+        If there is none, it is no TOML, has an unknown field (the nearest one is named), or asks
+        for what cannot be trained.
+
+    Examples
+    --------
+    >>> read("crnet-a-paper").m0, read("crnet-a-paper", {"m0": 128}).m0
+    (256, 128)
+    """
+    known = bundled()
+    path = known.get(str(name), Path(name))
+    try:
+        fields = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, IsADirectoryError):
+        raise RecipeError(f"no recipe and no file {name}{_nearest(str(name), list(known))}; "
+                          f"bundled recipes: {', '.join(known)}") from None  # fmt: skip
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise RecipeError(f"{path} is no recipe: {error}") from error
+    try:
+        return from_fields({**fields, **(overrides or {})})
+    except RecipeError as error:
+        raise RecipeError(f"{path}: {error}") from None
+
+
+def from_fields(fields: Mapping[str, Any]) -> Recipe:
+    """Return the recipe of a mapping; lists may stand for tuples and whole numbers for floats.
+
+    Raises
+    ------
+    RecipeError
+        If a field is unknown or unfit.
+    """
+    types = {field.name: field.type for field in dataclasses.fields(Recipe)}
+    taken: dict[str, Any] = {}
+    for name, value in fields.items():
+        if name not in types:
+            raise RecipeError(f"unknown recipe field {name!r}{_nearest(name, list(types))}")
+        taken[name] = tuple(value) if isinstance(value, list) else value
+        if types[name] is float and type(value) is int:
+            taken[name] = float(value)
+    return Recipe(**taken)
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    if get_origin(kind) is tuple:
+        return isinstance(value, tuple) and all(type(v) is get_args(kind)[0] for v in value)
+    if get_origin(kind) is dict:
+        return isinstance(value, dict) and all(
+            type(v) in (int, float, bool) for v in value.values()
+        )
+    return type(value) is kind
+
+
+def _told(kind: Any) -> str:
+    if get_origin(kind) is tuple:
+        return f"a list of {get_args(kind)[0].__name__}"
+    if get_origin(kind) is dict:
+        return "a table of numbers"
+    return {int: "a whole number", float: "a number", bool: "true or false", str: "text"}[kind]
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, 1)
+    return f"; did you mean {close[0]}?" if close else ""

@@ -1,0 +1,455 @@
+"""Convolutional dictionary learning, online: codes by coordinate descent, exact dictionary steps.
+
+The atoms are to minimise the CSC objective of all images,
+
+    min_D Σ_i min_z ½‖x_i − D z‖² + λ‖z‖₁    subject to ‖d_m‖ ≤ 1.
+
+Step t codes a few images with the dictionary at hand and adds what their codes tell about the atoms
+to two sums, A and B of :mod:`csc.learning.surrogate`, what is old being discounted by (1 − 1/t)^ρ.
+ The next dictionary minimises the surrogate that A and B define: the squared error of all images
+so far, their codes held.  Atoms that have fallen out of use are re-started from what is not
+explained yet.
+
+References
+----------
+Mairal, Bach, Ponce, Sapiro, "Online learning for matrix factorization and sparse coding", JMLR 11,
+2010 (the method for patches; the discount and the re-start are its section 3.4).  Liu,
+Garcia-Cardona, Wohlberg, Yin, "First- and second-order methods for online convolutional dictionary
+learning", SIAM J. Imaging Sci. 11(2), 2018 (for convolution).
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any, NamedTuple, TypeAlias, TypedDict, cast
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from csc.checks import (
+    Weight,
+    check_dictionary,
+    check_finite,
+    check_images,
+    check_pair,
+    check_weight,
+)
+from csc.dictionary import unit_norm
+from csc.learning.surrogate import correlations, minimise_surrogate, project
+from csc.solvers.cd import coordinate_descent
+
+# Where λ is zero nothing can be certified, and coding ends here.
+MOST_EPOCHS = 1000
+
+Settings: TypeAlias = dict[str, Any]
+
+
+class LearningState(TypedDict):
+    """All that a run needs to go on: numbers and tensors, for torch.save and torch.load.
+
+    A and B are the discounted sums of :mod:`csc.learning.surrogate`, `unused` counts the images
+    since an atom was last used, `order` is that of the current pass, `random` is the generator's
+    state, and `settings` is what the run was started with.
+    """
+
+    step: int
+    D: Tensor  # (M, C, k, k)
+    A: Tensor  # (M, M, 2k-1, 2k-1), float64
+    B: Tensor  # (M, C, k, k), float64
+    unused: Tensor  # (M,), int64
+    order: Tensor  # (N,), int64
+    random: Tensor  # uint8
+    objective: Tensor  # (step,), float64
+    settings: Settings
+
+
+@dataclass(frozen=True)
+class LearningStep:
+    """What `on_step` hears.
+
+    Attributes
+    ----------
+    step : int
+        Number of this step, from 1.
+    images : tuple of int
+        The images it coded.
+    objective : float
+        Mean of P(z) over these images, with the dictionary before the step.
+    density : float
+        Share of their codes that are not zero.
+    restarted : tuple of int
+        Dead atoms that were re-started.
+    dictionary : Tensor, shape (M, C, k, k)
+        The atoms after the step.
+    state : LearningState
+        To resume from here.
+    """
+
+    step: int
+    images: tuple[int, ...]
+    objective: float
+    density: float
+    restarted: tuple[int, ...]
+    dictionary: Tensor
+    state: LearningState
+
+
+@dataclass(frozen=True)
+class LearnedDictionary:
+    """A dictionary and how it came about.
+
+    Attributes
+    ----------
+    dictionary : Tensor, shape (M, C, k, k)
+        D, ‖d_m‖ ≤ 1, in the dtype and on the device of the images.
+    objective : Tensor, shape (steps,), float64
+        Mean of P(z) over the images of each step, with the dictionary before it.
+    state : LearningState
+        To resume from here.
+    """
+
+    dictionary: Tensor
+    objective: Tensor
+    state: LearningState
+
+
+def learn_dictionary(
+    images: Tensor | Sequence[Tensor],
+    D: Tensor,
+    lam: Weight,
+    *,
+    nonneg: bool = False,
+    passes: int = 4,
+    batch: int = 1,
+    forgetting: float = 10.0,
+    patience: int = 20,
+    coding_tol: float = 1.0,
+    dictionary_tol: float = 1e-4,
+    generator: torch.Generator | None = None,
+    state: LearningState | None = None,
+    on_step: Callable[[LearningStep], None] | None = None,
+    threads: int | None = None,
+) -> LearnedDictionary:
+    """Learn atoms that minimise Σ_i min_z ½‖x_i − D z‖² + λ‖z‖₁ with ‖d_m‖ ≤ 1.
+
+    Parameters
+    ----------
+    images : Tensor, shape (N, C, H, W), or sequence of Tensors, shape (C, H, W) or (1, C, H, W)
+        Those of a sequence may differ in size.
+    D : Tensor, shape (M, C, k, k)
+        Dictionary to start from, such as :func:`csc.random_dictionary`.
+    lam : float or Tensor, shape () or (M,)
+        Weight λ ≥ 0.
+    nonneg : bool
+        Require z ≥ 0.
+    passes : int
+        Number of times every image is coded, from the very start, also where a run is resumed.
+    batch : int
+        Images per step.
+    forgetting : float
+        Exponent ρ ≥ 0 of the discount.  About the last t/(ρ + 1) steps count; at 0, all alike.
+    patience : int
+        An atom without a non-zero code in so many images is re-started from a patch of the
+        residual of the step's images, drawn with probability proportional to its energy.
+    coding_tol, dictionary_tol : float
+        Relative gaps at which codes and surrogate count as minimised.  Coarse codes are as good for
+        learning as exact ones: on photographs a certified gap of 1 is an error of a few percent.
+    generator : torch.Generator, optional
+        Source of one seed, from which all else is drawn; torch's global generator by default.
+    state : LearningState, optional
+        Resume from here.  Images and settings must be those of the run it comes from, except that
+        `passes` may grow; `D` and `generator` are taken from it.
+    on_step : callable, optional
+        Called with a :class:`LearningStep` after every step; keep its tensors, do not change them.
+    threads : int, optional
+        As of :func:`csc.coordinate_descent`.
+
+    Returns
+    -------
+    LearnedDictionary
+
+    Raises
+    ------
+    ValueError, TypeError
+        If shapes, dtypes or devices do not fit, images or D hold NaN, an atom of D is zero, a
+        number is out of its range, or `state` comes from other settings.
+
+    Notes
+    -----
+    The same seed gives the same atoms bit for bit, interrupted or not, with the same number of
+    threads.  Runs on the CPU whatever the device of the images.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from csc import random_dictionary
+    >>> g = torch.Generator().manual_seed(0)
+    >>> D = random_dictionary(4, 1, 3, generator=g, dtype=torch.float64)
+    >>> x = torch.rand(3, 1, 16, 16, generator=g, dtype=torch.float64)
+    >>> learned = learn_dictionary(x, D, lam=0.1, generator=g)
+    >>> bool(learned.objective[-3:].mean() < learned.objective[:3].mean())
+    True
+    """
+    parts = _check_images(images, D)
+    settings = _check_settings(
+        lam, D, parts, nonneg, batch, forgetting, patience, coding_tol, dictionary_tol
+    )
+    _check_run(passes, generator, threads)
+    if state is None:
+        state = _begin(D, len(parts), settings, generator)
+    else:
+        _check_state(state, settings)
+    per_pass = -(-len(parts) // batch)
+    while state["step"] < passes * per_pass:
+        step = _step(parts, state, threads)
+        state = step.state
+        if on_step:
+            on_step(step)
+    return LearnedDictionary(state["D"].to(D.device), state["objective"], state)
+
+
+def _begin(
+    D: Tensor, images: int, settings: Settings, generator: torch.Generator | None
+) -> LearningState:
+    seed = int(torch.randint(2**62, (), generator=generator))
+    M, _, k, _ = D.shape
+    return LearningState(
+        step=0,
+        D=project(D.detach().cpu()),
+        A=torch.zeros(M, M, 2 * k - 1, 2 * k - 1, dtype=torch.float64),
+        B=torch.zeros(D.shape, dtype=torch.float64),
+        unused=torch.zeros(M, dtype=torch.int64),
+        order=torch.arange(images),
+        random=torch.Generator().manual_seed(seed).get_state(),
+        objective=torch.zeros(0, dtype=torch.float64),
+        settings=settings,
+    )
+
+
+def _step(images: list[Tensor], state: LearningState, threads: int | None) -> LearningStep:
+    """Code a batch, minimise the surrogate, re-start dead atoms."""
+    settings, t = state["settings"], state["step"] + 1
+    generator = torch.Generator()
+    generator.set_state(state["random"])
+    N, batch = len(images), settings["batch"]
+    first = (t - 1) % -(-N // batch) * batch
+    order = torch.randperm(N, generator=generator) if first == 0 else state["order"]
+    chosen = order[first : first + batch].tolist()
+    coded = _code([images[i].cpu() for i in chosen], state["D"], settings, threads)
+
+    discount = (1 - 1 / t) ** settings["forgetting"]
+    A, B = discount * state["A"] + coded.A, discount * state["B"] + coded.B
+    D = minimise_surrogate(A, B, state["D"].double(), settings["dictionary_tol"])
+    D = D.to(state["D"].dtype, copy=True)  # not the state's own tensor, which must not change
+
+    unused = torch.where(coded.used, 0, state["unused"] + len(chosen))
+    dead = (unused >= settings["patience"]).nonzero().flatten()
+    patches = _draw_patches(coded.residuals, len(dead), D.shape[-1], generator)
+    dead = dead[: len(patches)]
+    D[dead], unused[dead], A[dead], A[:, dead], B[dead] = patches, 0, 0, 0, 0
+
+    state = LearningState(
+        step=t,
+        D=D,
+        A=A,
+        B=B,
+        unused=unused,
+        order=order,
+        random=generator.get_state(),
+        objective=torch.cat([state["objective"], coded.objective.mean()[None]]),
+        settings=settings,
+    )
+    restarted = tuple(dead.tolist())
+    objective, device = float(coded.objective.mean()), images[0].device
+    return LearningStep(t, tuple(chosen), objective, coded.density, restarted, D.to(device), state)
+
+
+class _Coded(NamedTuple):
+    """What a batch of images adds to the run."""
+
+    A: Tensor  # (M, M, 2k-1, 2k-1)
+    B: Tensor  # (M, C, k, k)
+    used: Tensor  # (M,), bool
+    residuals: list[Tensor]  # each (1, C, H, W)
+    objective: Tensor  # (batch,)
+    density: float
+
+
+def _code(images: list[Tensor], D: Tensor, settings: Settings, threads: int | None) -> _Coded:
+    lam = torch.tensor(settings["lam"], dtype=D.dtype)
+    M, _, k, _ = D.shape
+    A = torch.zeros(M, M, 2 * k - 1, 2 * k - 1, dtype=torch.float64)
+    B = torch.zeros(D.shape, dtype=torch.float64)
+    counts, positions = torch.zeros(M, dtype=torch.int64), 0
+    residuals, objectives = [], []
+    for x in images:
+        solution = coordinate_descent(
+            x,
+            D,
+            lam,
+            nonneg=settings["nonneg"],
+            tol=settings["coding_tol"],
+            max_iter=MOST_EPOCHS,
+            threads=threads,
+        )
+        z = solution.codes
+        a, b = correlations(x[0], z[0])
+        A, B = A + a, B + b
+        counts += z.count_nonzero((0, 2, 3))
+        positions += z.numel()
+        residuals.append(x - F.conv_transpose2d(z, D))
+        objectives.append(solution.objective)
+    density = int(counts.sum()) / positions
+    return _Coded(A, B, counts > 0, residuals, torch.cat(objectives), density)
+
+
+def _draw_patches(residuals: list[Tensor], n: int, k: int, generator: torch.Generator) -> Tensor:
+    """Return n patches (n, C, k, k) of unit norm, drawn with probability ∝ energy.
+
+    None, (0, C, k, k), where the residuals are zero.
+    """
+    energies = [
+        F.avg_pool2d(r.double().square().sum(1, keepdim=True), k, stride=1) for r in residuals
+    ]
+    ends = torch.cat([energy.flatten() for energy in energies]).cumsum(0)
+    if n == 0 or ends[-1] == 0:
+        return residuals[0].new_zeros(0, residuals[0].shape[1], k, k)
+    drawn = ends[-1] * torch.rand(n, generator=generator, dtype=torch.float64)
+    patches = []
+    for place in torch.searchsorted(ends, drawn, right=True).clamp(max=len(ends) - 1).tolist():
+        for r, energy in zip(residuals, energies, strict=True):
+            if place < energy.numel():
+                p, q = divmod(place, energy.shape[-1])
+                patches.append(r[:, :, p : p + k, q : q + k])
+                break
+            place -= energy.numel()
+    return unit_norm(torch.cat(patches).double()).to(patches[0])
+
+
+def _check_images(images: Tensor | Sequence[Tensor], D: Tensor) -> list[Tensor]:
+    """Return the images one by one, each (1, C, H, W)."""
+    check_dictionary(D)
+    check_finite(D, "D")
+    unit_norm(D)  # names the atoms that are zero
+    if D.dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"dictionary learning is in float32 or float64, got {D.dtype}")
+    if isinstance(images, Tensor):
+        check_images(images, "images")
+        parts = [images[i : i + 1] for i in range(len(images))]
+    elif isinstance(images, Sequence) and not isinstance(images, str):
+        parts = [x[None] if isinstance(x, Tensor) and x.ndim == 3 else x for x in images]
+    else:
+        raise TypeError(
+            f"images must be a torch.Tensor or a sequence of them, got {type(images).__name__}"
+        )
+    if not parts:
+        raise ValueError("there are no images; learning needs at least one")
+    for i, x in enumerate(parts):
+        check_images(x, f"images[{i}]")
+        if x.shape[0] != 1:
+            raise ValueError(
+                f"images[{i}] must have shape (C, H, W) or (1, C, H, W), got {tuple(x.shape)}; "
+                "give a batch of images as one tensor"
+            )
+        try:
+            check_pair(x, D)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"images[{i}]: {error}") from None
+        check_finite(x, f"images[{i}]")
+    return [x.detach() for x in parts]
+
+
+def _check_number(value: float, name: str, low: float, *, whole: bool = False) -> None:
+    if not isinstance(value, Integral if whole else Real) or isinstance(value, bool):
+        raise TypeError(f"{name} must be {'an integer' if whole else 'a number'}, got {value!r}")
+    if not low <= value < math.inf:
+        raise ValueError(f"{name} must be finite and ≥ {low}, got {value}")
+
+
+def _check_settings(
+    lam: Weight,
+    D: Tensor,
+    images: list[Tensor],
+    nonneg: bool,
+    batch: int,
+    forgetting: float,
+    patience: int,
+    coding_tol: float,
+    dictionary_tol: float,
+) -> Settings:
+    """Return all that a run must keep to, for its state."""
+    check_weight(lam, (1, D.shape[0], 1, 1), dtype=D.dtype)
+    _check_number(batch, "batch", 1, whole=True)
+    _check_number(forgetting, "forgetting", 0)
+    _check_number(patience, "patience", 1, whole=True)
+    _check_number(coding_tol, "coding_tol", 0)
+    _check_number(dictionary_tol, "dictionary_tol", 0)
+    weights = torch.as_tensor(lam, dtype=torch.float64).detach().flatten().expand(D.shape[0])
+    return {
+        "images": [list(x.shape[1:]) for x in images],
+        "D": list(D.shape),
+        "dtype": str(D.dtype),
+        "lam": weights.tolist(),
+        "nonneg": bool(nonneg),
+        "batch": int(batch),
+        "forgetting": float(forgetting),
+        "patience": int(patience),
+        "coding_tol": float(coding_tol),
+        "dictionary_tol": float(dictionary_tol),
+    }
+
+
+def _check_run(passes: int, generator: torch.Generator | None, threads: int | None) -> None:
+    _check_number(passes, "passes", 0, whole=True)
+    if threads is not None:
+        _check_number(threads, "threads", 1, whole=True)
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise TypeError(
+            f"generator must be a torch.Generator, got {type(generator).__name__}; "
+            "use torch.Generator().manual_seed(0)"
+        )
+
+
+def _check_state(state: LearningState, settings: Settings) -> None:
+    """Require a state that these settings could have led to."""
+    if not isinstance(state, dict):
+        raise TypeError(
+            "state must be that of a LearnedDictionary or a LearningStep, "
+            f"got {type(state).__name__}"
+        )
+    missing = sorted(LearningState.__annotations__.keys() - state.keys())
+    if missing:
+        raise ValueError(f"state lacks {missing}; give one that learn_dictionary returned")
+    entries = cast(dict[str, Any], state)
+    for name in LearningState.__annotations__:
+        kind = {"step": int, "settings": dict}.get(name, Tensor)
+        if not isinstance(entries[name], kind):
+            raise TypeError(
+                f"state has {name} of type {type(entries[name]).__name__}, "
+                f"expected {kind.__name__}; give one that learn_dictionary returned"
+            )
+    for name, value in settings.items():
+        came = entries["settings"].get(name)
+        if came != value:
+            raise ValueError(
+                f"state comes from a run with {name} = {came}, this one has {value}; "
+                "resume with the same, or begin anew from its dictionary"
+            )
+    M, _, k, _ = settings["D"]
+    for name, shape in {
+        "D": tuple(settings["D"]),
+        "A": (M, M, 2 * k - 1, 2 * k - 1),
+        "B": tuple(settings["D"]),
+        "unused": (M,),
+        "order": (len(settings["images"]),),
+        "random": tuple(torch.Generator().get_state().shape),
+    }.items():
+        if tuple(entries[name].shape) != shape:
+            raise ValueError(
+                f"state has {name} of shape {tuple(entries[name].shape)}, expected {shape}; "
+                "give one that learn_dictionary returned"
+            )
+    for name in "DAB":
+        check_finite(entries[name], f"state's {name}")

@@ -1,0 +1,159 @@
+"""The surrogate of dictionary learning: all that codes tell about atoms, and its exact minimiser.
+
+Codes never cross the boundary, so the squared error of images x with codes z is a quadratic in D,
+
+    Σ ½‖x − D z‖² = f(D) + const,       f(D) = ½⟨D, A * D⟩ − ⟨B, D⟩,
+
+    A_mn(s) = Σ_p z_m(p) z_n(p+s),      B_m = z_m ⋆ x,      (A * D)_m = Σ_n A_mn * d_n,
+
+summed over images, with |s| < k and A * D taken on the window of an atom.  Codes are mostly zero,
+so A comes from the pairs of non-zero codes closer than an atom, and A * D from the Fourier domain
+at side 2k−1.  f is minimised over atoms in the unit ball by accelerated projected gradients with a
+step per atom, until a Frank-Wolfe gap certifies it:
+
+    f(D) − f* ≤ ⟨∇f, D⟩ + Σ_m ‖∇_m f‖.
+
+References
+----------
+Mairal, Bach, Ponce, Sapiro, "Online learning for matrix factorization and sparse coding", JMLR 11,
+2010: the surrogate, there for patches and with a pass of block coordinate descent.  Liu,
+Garcia-Cardona, Wohlberg, Yin, "First- and second-order methods for online convolutional dictionary
+learning", SIAM J. Imaging Sci. 11(2), 2018: the same for convolution, on dense codes.  Beck,
+Teboulle, "A fast iterative shrinkage-thresholding algorithm for linear inverse problems", SIAM J.
+Imaging Sci. 2(1), 2009.  O'Donoghue, Candès, "Adaptive restart for accelerated gradient schemes",
+Found. Comput. Math. 15, 2015.  Jaggi, "Revisiting Frank-Wolfe: projection-free sparse convex
+optimization", ICML 2013: the gap.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+# Far above the ten or so that a gap of 1e-3 takes: where rounding keeps the gap from closing.
+MOST_STEPS = 1000
+
+
+def correlations(x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+    """Return A_mn(s) = Σ_p z_m(p) z_n(p+s) and B_m = z_m ⋆ x of one image, in float64.
+
+    No checks.
+
+    Parameters
+    ----------
+    x : Tensor, shape (C, H, W)
+        Image.
+    z : Tensor, shape (M, H-k+1, W-k+1)
+        Codes.
+
+    Returns
+    -------
+    A : Tensor, shape (M, M, 2k-1, 2k-1)
+        The shift s = 0 is in the middle.
+    B : Tensor, shape (M, C, k, k)
+
+    Examples
+    --------
+    >>> import torch
+    >>> A, B = correlations(torch.ones(1, 2, 3), torch.tensor([[[2.0, 3.0]]]))
+    >>> A[0, 0, 1], B[0, 0, 0]  # 2·3, 2² + 3², 3·2 in the middle row; 2·1 + 3·1
+    (tensor([ 6., 13.,  6.], dtype=torch.float64), tensor([5., 5.], dtype=torch.float64))
+    """
+    from csc.compiled import correlations as compiled
+
+    add_pairs: Callable[..., None] = compiled.correlate_codes
+    (M, h, w), (C, H, _) = z.shape, x.shape
+    k = H - h + 1
+    m, p, q = z.nonzero().T
+    order = torch.argsort(p * w + q, stable=True)
+    m, p, q = m[order], p[order], q[order]
+    values = z[m, p, q].double()
+    bounds = torch.searchsorted(p, torch.arange(h + 1))
+    half = torch.zeros(M, M, 2 * k - 1, 2 * k - 1, dtype=torch.float64)
+    add_pairs(*(t.numpy() for t in (m, p, q, values, bounds)), k, half.numpy())
+    A = half + half.transpose(0, 1).flip(2, 3)
+    windows = x.unfold(1, k, 1).unfold(2, k, 1)[:, p, q].transpose(0, 1)  # (n, C, k, k)
+    B = torch.zeros(M, C, k, k, dtype=torch.float64)
+    B.index_add_(0, m, values[:, None, None, None] * windows)
+    return A, B
+
+
+def minimise_surrogate(A: Tensor, B: Tensor, D: Tensor, tol: float) -> Tensor:
+    """Return argmin f(D) = ½⟨D, A * D⟩ − ⟨B, D⟩ over ‖d_m‖ ≤ 1, with f(D) − f* ≤ tol·|f(D)|.
+
+    No checks.  An atom whose A and B are zero stays where it is.
+
+    Parameters
+    ----------
+    A : Tensor, shape (M, M, 2k-1, 2k-1), float64
+    B : Tensor, shape (M, C, k, k), float64
+    D : Tensor, shape (M, C, k, k), float64
+        Dictionary to start from, of atoms within the unit ball.
+    tol : float
+        Relative gap; the search also ends after `MOST_STEPS` steps.
+
+    Returns
+    -------
+    Tensor, shape (M, C, k, k), float64
+
+    Examples
+    --------
+    >>> import torch
+    >>> A, B = (torch.full((1, 1, 1, 1), v, dtype=torch.float64) for v in (4.0, 2.0))
+    >>> minimise_surrogate(A, B, 0 * B, tol=1e-9).item()  # of 2d² − 2d
+    0.5
+    """
+    spectrum = correlation_spectrum(A)
+    step = 1 / _majorant(spectrum)
+    g = apply_correlations(spectrum, D) - B
+    previous, g_previous, t, momentum = D, g, 1.0, 0.0
+    for _ in range(MOST_STEPS):
+        f = 0.5 * float((D * (g - B)).sum())
+        gap = float((D * g).sum() + torch.linalg.vector_norm(g, dim=(1, 2, 3)).sum())
+        if gap <= tol * abs(f):
+            break
+        # The gradient is affine, so the one at the extrapolated point costs nothing.
+        y, g_y = (torch.lerp(*pair, 1 + momentum) for pair in ((previous, D), (g_previous, g)))
+        new = project(y - step * g_y)
+        if float(((y - new) * (new - D) / step).sum()) > 0:  # the momentum points uphill
+            t = 1.0
+        t_next = (1 + math.sqrt(1 + 4 * t * t)) / 2
+        momentum, t = (t - 1) / t_next, t_next
+        previous, g_previous, D = D, g, new
+        g = apply_correlations(spectrum, D) - B
+    return D
+
+
+def correlation_spectrum(A: Tensor) -> Tensor:
+    """Return the Fourier coefficients (2k-1, k, M, M) of A, the shift 0 taken to the origin."""
+    k = (A.shape[-1] + 1) // 2
+    spectrum: Tensor = torch.fft.rfft2(A.roll((1 - k, 1 - k), (2, 3)))  # (M, M, 2k-1, k)
+    return spectrum.permute(2, 3, 0, 1).contiguous()
+
+
+def apply_correlations(spectrum: Tensor, D: Tensor) -> Tensor:
+    """Return A * D on the window of the atoms; at side 2k−1 nothing wraps around into it."""
+    k = D.shape[-1]
+    size = (2 * k - 1, 2 * k - 1)
+    product = spectrum @ torch.fft.rfft2(D, s=size).permute(2, 3, 0, 1)  # (2k-1, k, M, C)
+    whole: Tensor = torch.fft.irfft2(product.permute(2, 3, 0, 1), s=size)
+    return whole[..., :k, :k]
+
+
+def _majorant(spectrum: Tensor) -> Tensor:
+    """Return L (M, 1, 1, 1) with diag(L) ≽ A at all frequencies, by scaled diagonal dominance.
+
+    L_m s_m ≥ Σ_n |A_mn| s_n suffices for any s > 0; s_m = A_mm^-½ levels unequal atoms.
+    """
+    size = spectrum.abs()
+    s = size.diagonal(dim1=2, dim2=3).amax((0, 1)).rsqrt()  # (M,)
+    s = torch.where(torch.isfinite(s), s, 1.0)
+    L = (size @ s).amax((0, 1)) / s
+    return torch.where(L > 0, L, 1.0)[:, None, None, None]
+
+
+def project(D: Tensor) -> Tensor:
+    """Project the atoms on the unit ball."""
+    norm: Tensor = torch.linalg.vector_norm(D, dim=(1, 2, 3), keepdim=True)
+    return D / norm.clamp(min=1)

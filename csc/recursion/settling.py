@@ -1,0 +1,375 @@
+"""Where a recursion z ← h(u + S ⊗ z) goes, seen by running it: fixed point, long run, local rates.
+
+What :mod:`csc.recursion.contraction` proves holds for every input.  What a trained S does to the
+codes of an image is found here, and only for that image: at codes z only the active ones pass h,
+so that small errors evolve by P S, with P the projection on the support, which may shrink where S
+does not. Conversely, codes may circle a fixed point that the recursion cannot hold but a damped
+one can.
+"""
+
+import math
+from typing import Literal, NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from csc.checks import check_finite, check_images, check_mask, check_weight, spread
+from csc.prox import shrink
+from csc.recursion.cista import CISTA
+from csc.recursion.contraction import Certificate, certify
+from csc.recursion.spectrum import check_kernel
+from csc.recursion.unfold import iterates, last_iterate
+
+_GROWTH = 1e6  # of ‖z_k‖ over ‖z_0‖, beyond which no recursion comes back
+
+_FEW = 48 * 48  # frequencies of a certificate at the size of the codes, instead of at every size
+
+Outcome: TypeAlias = Literal["settles", "alternates", "grows", "wanders"]
+
+
+class FixedPoint(NamedTuple):
+    """Codes, ‖z − h(u + S z)‖/‖z‖ of them, steps taken, and whether that came below tol."""
+
+    codes: Tensor
+    residual: float
+    iterations: int
+    converged: bool
+
+
+class LocalRates(NamedTuple):
+    """Estimates of how P S acts on errors at the codes: nothing is certified.
+
+    norm : ‖P S P‖, what a step can do to an error at most, a lower bound by power iteration;
+    radius : the rate of P S in the long run, < 1 where small errors die out; active : share of
+    codes on the support.
+    """
+
+    norm: float
+    radius: float
+    active: float
+
+
+class LongRun(NamedTuple):
+    """What the codes z_0, …, z_K did, K far beyond the trained one.
+
+    outcome : "settles" where the last change is below tol, "alternates" where only z_k − z_{k−2}
+    is, "grows" where the norm has multiplied, "wanders" otherwise; change : ‖z_k − z_{k−1}‖/‖z_k‖
+    from k = 1; norm : ‖z_k‖ from k = 0.
+    """
+
+    outcome: Outcome
+    change: list[float]
+    norm: list[float]
+
+
+class Settling(NamedTuple):
+    """What is certain, seen and estimated of a block and the codes z_K of its input.
+
+    certificate, for every input; long_run from zero; local_rates at z_K; fixed_point z*, of the
+    damped recursion from z_K; stability, the rates at z*, and distance, ‖z_K − z*‖/‖z*‖, both None
+    where no fixed point was reached.
+    """
+
+    certificate: Certificate
+    long_run: LongRun
+    local_rates: LocalRates
+    fixed_point: FixedPoint
+    stability: LocalRates | None
+    distance: float | None
+
+
+@torch.no_grad()
+def fixed_point(
+    u: Tensor,
+    S: Tensor,
+    theta: Tensor | None,
+    *,
+    nonneg: bool = False,
+    damping: float = 1.0,
+    start: Tensor | None = None,
+    tol: float = 1e-9,
+    max_iter: int = 10_000,
+) -> FixedPoint:
+    """Iterate z ← h_{αθ}(z + α(u + S ⊗ z − z)), whose fixed points are those of the recursion.
+
+    α = 1 is the recursion.  Where μ > 0, α = μ/‖I − S‖² converges for certain, by the factor
+    √(1 − μ²/‖I − S‖²) per step; larger ones are often faster.
+
+    Parameters
+    ----------
+    u, S, theta, nonneg
+        As of :func:`csc.recur`.
+    damping : float
+        α in (0, 1].
+    start : Tensor, shape (B, M, h, w), optional
+        Codes to start from; zero by default.
+    tol : float
+        Stop once ‖z − h(u + S z)‖ ≤ tol ‖z‖.
+    max_iter : int
+        Largest number of steps.
+
+    Returns
+    -------
+    FixedPoint
+        In the dtype of u; float32 reaches a residual of about 1e-6.  Not converged where the codes
+        grow beyond all bounds.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If shapes do not fit, or a number is out of its range.
+
+    Examples
+    --------
+    >>> u, S = torch.ones(1, 1, 1, 1), torch.full((1, 1, 1, 1), -3.0)  # z = 1 − 3z
+    >>> theta = torch.zeros(1)
+    >>> fixed_point(u, S, theta).converged, fixed_point(u, S, theta, damping=0.25).codes.item()
+    (False, 0.25)
+    """
+    _check(u, S, theta, nonneg)
+    if not 0 < damping <= 1:
+        raise ValueError(f"damping must be in (0, 1], got {damping}")
+    if not tol >= 0 or max_iter < 0:
+        raise ValueError(f"tol and max_iter must be ≥ 0, got {tol} and {max_iter}")
+    if start is not None and start.shape != u.shape:
+        raise ValueError(f"start must have shape {tuple(u.shape)}, got {tuple(start.shape)}")
+    threshold = u.new_zeros(()) if theta is None else spread(theta, u)
+    z = torch.zeros_like(u) if start is None else start.detach().clone()
+    for k in range(max_iter + 1):
+        a = u + _apply(S, z)
+        residual = float(torch.linalg.vector_norm(z - shrink(a, threshold, nonneg=nonneg)))
+        norm = float(torch.linalg.vector_norm(z))
+        converged = residual <= tol * norm
+        if converged or k == max_iter or not math.isfinite(residual):
+            break
+        if damping == 1:
+            z = shrink(a, threshold, nonneg=nonneg)
+        else:
+            z = shrink(z + damping * (a - z), damping * threshold, nonneg=nonneg)
+    return FixedPoint(z, residual / norm if norm else residual, k, converged)
+
+
+@torch.no_grad()
+def local_rates(
+    S: Tensor,
+    active: Tensor,
+    *,
+    steps: int = 200,
+    generator: torch.Generator | None = None,
+) -> LocalRates:
+    """Estimate ‖P S P‖ and the spectral radius of P S, P the 0/1 diagonal of the active codes.
+
+    P S is the Jacobian of z ↦ h(u + S z) where h passes the active codes only.  The norm is by
+    power iteration on (P S P)ᵀ(P S P), the radius by the mean growth ‖(P S)ⁿ v‖ of the last half
+    of the steps: both local and estimated, from a random start.
+
+    Parameters
+    ----------
+    S : Tensor, shape (M, M, s, s)
+        Recursion kernel, s odd.
+    active : Tensor of bool, shape (B, M, h, w)
+        Where h(u + S z) is not zero, such as ``z_K != 0``; the largest rates of the batch count.
+    steps : int
+        Steps of each power iteration, ≥ 2.
+    generator : torch.Generator, optional
+        Source of the random start.
+
+    Returns
+    -------
+    LocalRates
+        Zero rates where no code is active.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If S is no kernel, `active` no bool mask of codes for it, or `steps` too few.
+
+    Examples
+    --------
+    >>> S = torch.tensor([[0.5, 8.0], [8.0, 0.5]]).view(2, 2, 1, 1)
+    >>> active = torch.tensor([True, False]).view(1, 2, 1, 1)  # atom 2 is off: 8 cannot pass
+    >>> local_rates(S, active)[:2], round(local_rates(S, active | True).radius, 4)
+    ((0.5, 0.5), 8.5)
+    """
+    check_kernel(S)
+    if not isinstance(active, Tensor) or active.ndim != 4 or active.shape[1] != S.shape[0]:
+        raise ValueError(f"active must be a mask (B, {S.shape[0]}, h, w) of codes for S")
+    check_mask(active, active)
+    if steps < 2:
+        raise ValueError(f"steps must be ≥ 2, got {steps}")
+    P = active.to(S.dtype)
+    start = torch.randn(P.shape, generator=generator, dtype=S.dtype, device=S.device) * P
+    share = float(P.mean())
+    if not share:
+        return LocalRates(0.0, 0.0, 0.0)
+    v, norm = _unit(start)[0], P.new_zeros(())
+    for _ in range(steps):
+        w, norm = _unit(P * _apply(S, v))
+        v = _unit(P * _transposed(S, w))[0]
+    v, growth = _unit(start)[0], []
+    for _ in range(steps):
+        v, factor = _unit(P * _apply(S, v))
+        growth.append(factor)
+    late = torch.stack(growth[steps // 2 :])  # (steps/2, B)
+    radius = torch.exp(late.double().log().mean(0))
+    return LocalRates(float(norm.max()), float(radius.max()), share)
+
+
+@torch.no_grad()
+def long_run(
+    u: Tensor,
+    S: Tensor,
+    theta: Tensor | None,
+    K: int,
+    *,
+    nonneg: bool = False,
+    tol: float = 1e-4,
+) -> LongRun:
+    """Run K recursions, many more than trained, and tell what the codes do.
+
+    Parameters
+    ----------
+    u, S, theta, nonneg
+        As of :func:`csc.recur`.
+    K : int
+        Number of recursions, ≥ 2; the run ends early where the codes grow 10⁶-fold.
+    tol : float
+        Relative change below which codes have settled.
+
+    Returns
+    -------
+    LongRun
+
+    Raises
+    ------
+    ValueError, TypeError
+        If shapes do not fit or K < 2.
+
+    Examples
+    --------
+    >>> u = torch.ones(1, 1, 1, 1)
+    >>> for s in (0.5, -1.0, 2.0):
+    ...     print(long_run(u, torch.full((1, 1, 1, 1), s), None, 40, nonneg=True).outcome)
+    settles
+    alternates
+    grows
+    """
+    _check(u, S, theta, nonneg)
+    if K < 2:
+        raise ValueError(f"a long run needs K ≥ 2, got {K}")
+    last: list[Tensor] = []
+    change: list[float] = []
+    norms: list[float] = []
+    for z in iterates(u, S, theta, K, nonneg=nonneg):
+        norms.append(float(torch.linalg.vector_norm(z)))
+        if last:
+            change.append(_relative(z, last[-1]))
+        last = [*last[-2:], z]
+        if not norms[-1] <= _GROWTH * max(norms[0], torch.finfo(z.dtype).tiny):
+            return LongRun("grows", change, norms)
+    outcome: Outcome = "wanders"
+    if change[-1] <= tol:
+        outcome = "settles"
+    elif _relative(last[-1], last[-3]) <= tol:
+        outcome = "alternates"
+    return LongRun(outcome, change, norms)
+
+
+@torch.no_grad()
+def settle(
+    block: CISTA,
+    x: Tensor,
+    *,
+    times: int = 20,
+    damping: float = 0.5,
+    tol: float = 1e-5,
+    generator: torch.Generator | None = None,
+) -> Settling:
+    """Certify a trained block, run it `times` as long as trained, and find where it settles.
+
+    The certificate is that of the codes' size up to 48×48, above that the one for every size.
+
+    Parameters
+    ----------
+    block : CISTA
+        Trained block.
+    x : Tensor, shape (B, C, H, W)
+        Its input, such as the features of a CRNet; its dtype is computed in.
+    times : int
+        Length of the long run over the block's own K + 1 steps, ≥ 2.
+    damping : float
+        α of :func:`fixed_point`.  A fixed point that the recursion circles, with a radius of its
+        stability above 1, is often found by a damped one.
+    tol : float
+        Relative residual and change that count as settled; float32 reaches about 1e-6.
+    generator : torch.Generator, optional
+        Source of the random start of the local rates.
+
+    Returns
+    -------
+    Settling
+
+    Raises
+    ------
+    ValueError, TypeError
+        If x does not fit the block, or `times` < 2.
+
+    Examples
+    --------
+    >>> from csc import Kernels
+    >>> one = torch.ones(1, 1, 1, 1, dtype=torch.float64)
+    >>> block = CISTA(Kernels(one, 0.5 * one, 0 * one[0, 0, 0]), recursions=9)
+    >>> s = settle(block, one, tol=1e-8)  # z = x + z/2
+    >>> s.certificate.verdict, s.long_run.outcome, round(1 / s.distance)  # 2⁻¹⁰ from z* = 2
+    ('contraction', 'settles', 1024)
+    """
+    if times < 2:
+        raise ValueError(f"times must be ≥ 2, got {times}")
+    u, theta = block.drive(x)
+    S, K = block.S.detach(), times * (block.recursions + 1)
+    z = last_iterate(
+        u, S, None if theta is None else spread(theta, u), block.recursions, block.nonneg
+    )
+    size = (u.shape[2], u.shape[3])
+    certificate = certify(S, size if size[0] * size[1] <= _FEW else None)
+    run = long_run(u, S, theta, K, nonneg=block.nonneg, tol=tol)
+    rates = local_rates(S, z != 0, generator=generator)
+    found = fixed_point(
+        u, S, theta, nonneg=block.nonneg, damping=damping, start=z, tol=tol, max_iter=4 * K
+    )
+    if not found.converged:
+        return Settling(certificate, run, rates, found, None, None)
+    stability = local_rates(S, found.codes != 0, generator=generator)
+    return Settling(certificate, run, rates, found, stability, _relative(found.codes, z))
+
+
+def _relative(z: Tensor, before: Tensor) -> float:
+    change, norm = (float(torch.linalg.vector_norm(v)) for v in (z - before, z))
+    return change / norm if norm else (math.inf if change else 0.0)
+
+
+def _unit(v: Tensor) -> tuple[Tensor, Tensor]:
+    """Return v/‖v‖ and ‖v‖ of each image; zero stays zero."""
+    norm = torch.linalg.vector_norm(v.flatten(1), dim=1)
+    return v / torch.where(norm > 0, norm, 1.0)[:, None, None, None], norm
+
+
+def _apply(S: Tensor, z: Tensor) -> Tensor:
+    return F.conv2d(z, S, padding=S.shape[-1] // 2)
+
+
+def _transposed(S: Tensor, z: Tensor) -> Tensor:
+    return F.conv_transpose2d(z, S, padding=S.shape[-1] // 2)
+
+
+def _check(u: Tensor, S: Tensor, theta: Tensor | None, nonneg: bool) -> None:
+    check_images(u, "u")
+    check_finite(u, "u")
+    check_kernel(S)
+    if u.shape[1] != S.shape[0]:
+        raise ValueError(f"u has {u.shape[1]} maps but S is for {S.shape[0]} atoms")
+    if theta is not None:
+        check_weight(theta, u.shape, "theta")
+    elif not nonneg:
+        raise ValueError("no threshold and signed codes make h the identity; pass nonneg=True")

@@ -1,0 +1,1 @@
+"""The solvers: ISTA, FISTA, coordinate descent and sporco's ADMM, behind one signature."""

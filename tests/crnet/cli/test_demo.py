@@ -1,0 +1,34 @@
+import re
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+import crnet
+from crnet import plot
+from crnet.cli import demo
+from csc import plot as figures
+
+
+def test_the_demo_shows_a_gain_and_draws_it(tmp_path: Path) -> None:
+    lines = list(demo.run(tmp_path / "made"))
+    rows = {line.split()[0]: float(line.split()[1]) for line in lines if re.match(r"  [bC]", line)}
+    assert rows["CRNet-A"] > rows["bicubic"] + 1
+    recursions = [line.split() for line in lines if re.match(r"  +\d+ +\d", line)]
+    assert [int(r[0]) for r in recursions] == list(
+        range(1 + crnet.load("crnet-a").cista.recursions)
+    )
+    assert all(0 < float(r[1].rstrip("%")) < 100 for r in recursions)
+    assert float(recursions[-1][3]) == rows["CRNet-A"]
+    for name in ("comparison.png", "codes.png"):
+        with Image.open(tmp_path / "made" / name) as image:
+            assert min(image.size) > 400
+    assert len(list((tmp_path / "made").iterdir())) == 2
+
+
+def test_figures_draw_what_they_are_given() -> None:
+    maps = torch.rand(8, 12, 12)
+    maps[3] *= 9
+    figure = plot.codes(torch.rand(8, 1, 5, 5), maps, torch.rand(8), [0.5, 0.4], [0.3], shown=4)
+    assert figure.axes[0].get_title().startswith("atom 3\n")
+    figures.plt.close("all")

@@ -1,0 +1,132 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import crnet
+from crnet import Card, CRNetA, CRNetB, WeightsError
+from crnet.loading import find, serialize
+
+ARGUMENTS = {"n0": 4, "m0": 6, "recursions": 2, "threshold": True}
+CARD = Card("tiny", "CRNetA", ARGUMENTS, (2, 3), {"data": "none"}, {"Set5": {"2": 30.5}})
+
+
+@pytest.fixture
+def tiny(tmp_path: Path, seeded: torch.Generator) -> tuple[CRNetA, Path]:
+    net = CRNetA(**ARGUMENTS, generator=seeded)
+    path = tmp_path / "tiny.safetensors"
+    path.write_bytes(serialize(net, CARD))
+    return net, path
+
+
+def test_a_file_rebuilds_its_network(tiny: tuple[CRNetA, Path]) -> None:
+    net, path = tiny
+    x = torch.rand(1, 1, 9, 9)
+    again = crnet.load(path)
+    assert torch.equal(again(x), net(x))
+    assert not again.training
+    assert crnet.card(path) == CARD
+
+
+def test_it_is_plain_safetensors(tiny: tuple[CRNetA, Path]) -> None:
+    net, path = tiny
+    state = load_file(path)
+    assert state.keys() == net.state_dict().keys()
+    assert all(torch.equal(state[k], v) for k, v in net.state_dict().items())
+
+
+def test_damage_is_found(tiny: tuple[CRNetA, Path]) -> None:
+    _, path = tiny
+    data = bytearray(path.read_bytes())
+    data[-3] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(WeightsError, match="does not match its checksum"):
+        crnet.load(path)
+    path.write_bytes(data[: len(data) // 2])
+    with pytest.raises(WeightsError, match="not a weights file"):
+        crnet.load(path)
+
+
+def test_a_card_that_does_not_fit_is_refused(tiny: tuple[CRNetA, Path]) -> None:
+    net, path = tiny
+    for arguments in ({**ARGUMENTS, "m0": 7}, {**ARGUMENTS, "colour": 1}):
+        path.write_bytes(serialize(net, replace(CARD, arguments=arguments)))
+        with pytest.raises(WeightsError, match="does not fit its arch|cannot build CRNetA"):
+            crnet.load(path)
+    path.write_bytes(serialize(net, replace(CARD, architecture="Nothing")))
+    with pytest.raises(WeightsError, match="cannot build Nothing"):
+        crnet.load(path)
+
+
+def test_weights_with_nan_are_refused(tiny: tuple[CRNetA, Path]) -> None:
+    net, path = tiny
+    net.H.weight.data[0, 0, 0, 0] = torch.nan
+    path.write_bytes(serialize(net, CARD))
+    with pytest.raises(WeightsError, match="not finite"):
+        crnet.load(path)
+
+
+def test_half_precision_is_stored_and_float32_computed(tmp_path: Path) -> None:
+    net = CRNetB(8, 6, 1)
+    about = Card(
+        "b", "CRNetB", {"n0": 8, "m0": 6, "recursions": 1, "scales": [2, 3, 4]}, (2,), {}, {}
+    )
+    (tmp_path / "b.safetensors").write_bytes(serialize(net.half(), about))
+    again = crnet.load(tmp_path / "b.safetensors")
+    assert next(again.parameters()).dtype == torch.float32
+    pairs = zip(again.parameters(), net.float().parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+    assert crnet.card(tmp_path / "b.safetensors") == about
+
+
+def test_save_writes_what_load_takes_and_refuses_what_it_would_not(tmp_path: Path) -> None:
+    net, path = CRNetA(**ARGUMENTS), tmp_path / "a.safetensors"
+    crnet.save(path, net, CARD)
+    crnet.save(path, net, CARD)  # replaced
+    assert all(torch.equal(a, b) for a, b in zip(crnet.load(path).parameters(), net.parameters(),
+                                                 strict=True))  # fmt: skip
+    path.unlink()
+    with pytest.raises(WeightsError, match="the network is not that of its card"):
+        crnet.save(path, net, replace(CARD, arguments={**ARGUMENTS, "m0": 7}))
+    with pytest.raises(WeightsError, match="cannot build Nothing"):
+        crnet.save(path, net, replace(CARD, architecture="Nothing"))
+    with pytest.raises(WeightsError, match="must end in .safetensors"):
+        crnet.save(tmp_path / "a.ckpt", net, CARD)
+    net.H.weight.data[0, 0, 0, 0] = torch.inf
+    with pytest.raises(WeightsError, match="not finite"):
+        crnet.save(path, net, CARD)
+    assert not list(tmp_path.iterdir())
+    for wrong in ({"name": "a b"}, {"scales": (0,)}, {"arguments": {"n0": ["4"]}}):
+        with pytest.raises(ValueError, match="malformed"):
+            replace(CARD, **wrong)
+
+
+def test_files_of_others_are_refused(tmp_path: Path) -> None:
+    other = tmp_path / "other.safetensors"
+    save_file({"w": torch.ones(2)}, other)
+    text = tmp_path / "text.safetensors"
+    text.write_text("hello")
+    for path in (other, text):
+        with pytest.raises(WeightsError, match="not a weights file of csc-crnet"):
+            crnet.load(path)
+    with pytest.raises(WeightsError, match="no model and no file nothing; bundled models: crnet"):
+        crnet.load("nothing")
+
+
+def test_the_bundle_describes_itself() -> None:
+    assert "crnet-a" in crnet.bundled()
+    for name, path in crnet.bundled().items():
+        card = crnet.card(name)
+        assert card.name == name
+        assert path == find(name)
+        assert {"data", "recipe"} <= card.training.keys()
+        assert set(card.psnr["Set5"]) == {str(s) for s in card.scales}
+        json.dumps(card.training)
+        assert path.stat().st_size < (6e6 if card.architecture == "CRNetB" else 1.5e6)
+        net = crnet.load(name)
+        assert type(net).__name__ == card.architecture
+        if card.architecture.startswith("CRNet"):
+            assert net.cista.recursions == card.arguments["recursions"]

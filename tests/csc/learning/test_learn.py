@@ -1,0 +1,338 @@
+"""Dictionary learning; the laws of its sums and of its exact step are in test_surrogate.py."""
+
+import io
+import itertools
+
+import pytest
+import torch
+from torch import Tensor
+
+from csc import LearningStep, coordinate_descent, learn_dictionary, random_dictionary, synthesis
+from csc.learning.learn import _draw_patches
+from csc.learning.surrogate import correlations
+from tests.csc.learning.test_surrogate import sparse
+from tests.laws import close
+
+# Coding compiles for each k and C, so runs keep to k = 3, C = 1 in float64.
+CODING = 1.0  # the default tolerance
+
+
+def planted(M: int = 3, images: int = 4, side: int = 24) -> tuple[Tensor, Tensor]:
+    """Images of M atoms at 4 % of the places, and the atoms."""
+    g = torch.Generator().manual_seed(7)
+    D = random_dictionary(M, 1, 3, generator=g, dtype=torch.float64)
+    z = sparse(images, M, side - 2, side - 2, share=0.04, seed=8)
+    return synthesis(z, D), D
+
+
+def start(M: int = 3, C: int = 1, dtype: torch.dtype = torch.float64) -> Tensor:
+    return random_dictionary(M, C, 3, generator=torch.Generator().manual_seed(9), dtype=dtype)
+
+
+def seed(n: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(n)
+
+
+def equal(a: object, b: object) -> bool:
+    """Compare states, tensors bit for bit."""
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
+    return a == b
+
+
+def test_it_recovers_planted_atoms() -> None:
+    """Up to sign and order; eight atoms are learned, so that each of the three finds one."""
+    x, truth = planted(images=6)
+    learned = learn_dictionary(x, start(8), 0.1, passes=20, generator=seed())
+    correlation = truth.flatten(1) @ learned.dictionary.flatten(1).T  # (true, learned)
+    assert (correlation.abs().amax(1) > 0.99).all(), correlation
+
+
+@pytest.mark.parametrize("nonneg", [False, True])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_the_objective_falls_and_atoms_stay_in_the_ball(nonneg: bool, batch: int) -> None:
+    x, _ = planted()
+    heard: list[float] = []
+    learned = learn_dictionary(
+        x, start(5), 0.05, nonneg=nonneg, batch=batch, passes=6, generator=seed(),
+        on_step=lambda s: heard.append(float(s.dictionary.flatten(1).norm(dim=1).max())),
+    )  # fmt: skip
+    assert max(heard) <= 1 + 1e-12
+    before, after = (
+        coordinate_descent(x, D, 0.05, nonneg=nonneg).objective.mean()
+        for D in (start(5), learned.dictionary)
+    )
+    assert after < 0.85 * before
+    assert len(learned.objective) == len(heard) == 6 * (4 if batch == 1 else 2)
+
+
+def test_without_a_discount_the_surrogate_is_that_of_all_images() -> None:
+    """ρ = 0: the sums are those of all codes, each with the atoms of its time."""
+    x, _ = planted()
+    heard = []
+    options = {"passes": 1, "batch": 2, "forgetting": 0.0, "coding_tol": 1e-3}
+    learned = learn_dictionary(x, start(), 0.1, on_step=heard.append, **options)
+    assert len(heard) == 2
+    A, B = torch.zeros_like(learned.state["A"]), torch.zeros_like(learned.state["B"])
+    for D, step in zip((start(), heard[0].dictionary), heard, strict=True):
+        coded = coordinate_descent(x[list(step.images)], D, 0.1, tol=1e-3)
+        for i, z in zip(step.images, coded.codes, strict=True):
+            a, b = correlations(x[i], z)
+            A, B = A + a, B + b
+        assert step.objective == pytest.approx(float(coded.objective.mean()), rel=1e-12)
+    close(learned.state["A"], A, 1e-10)
+    close(learned.state["B"], B, 1e-10)
+
+
+def test_the_discount_is_mairals() -> None:
+    """An image of zeros has no codes: A and B only fade, by (1 − 1/t)^ρ."""
+    x, _ = planted(images=2)
+    heard = []
+    x[1] = 0
+    learn_dictionary(x, start(), 0.1, passes=2, forgetting=3.0, patience=99, on_step=heard.append)
+    for previous, now in itertools.pairwise(heard):
+        if now.images == (1,):
+            close(now.state["A"], previous.state["A"] * (1 - 1 / now.step) ** 3.0, 1e-12)
+
+
+def test_the_same_seed_gives_the_same_atoms() -> None:
+    x, _ = planted()
+    a, b, c = (learn_dictionary(x, start(), 0.05, generator=seed(n)) for n in (0, 0, 1))
+    assert torch.equal(a.dictionary, b.dictionary)
+    assert not torch.equal(a.dictionary, c.dictionary)
+
+
+@pytest.mark.parametrize("stop", [2, 4, 7])
+def test_a_resumed_run_is_the_uninterrupted_one(stop: int) -> None:
+    """Bit for bit, through a file, in the middle of a pass and at its end, with re-starts."""
+    x, _ = planted()
+    D = start(4)
+    states = []
+    kwargs = {"passes": 3, "patience": 3, "generator": seed()}
+    D[3] = torch.tensor([1.0, -1, 1, -1, 1, -1, 1, -1, 1]).view(1, 3, 3) / 1e6  # never used
+    whole = learn_dictionary(x, D, 0.05, on_step=lambda s: states.append(s.state), **kwargs)
+    file = io.BytesIO()
+    torch.save(states[stop - 1], file)
+    file.seek(0)
+    state = torch.load(file, weights_only=True)
+    resumed = learn_dictionary(x, D, 0.05, state=state, **kwargs)
+    assert len(states) == 12
+    assert states[-1]["D"][3].norm() == pytest.approx(1)  # it was re-started
+    assert equal(resumed.state, whole.state)
+    assert torch.equal(resumed.dictionary, whole.dictionary)
+    assert torch.equal(resumed.objective, whole.objective)
+    file.seek(0)
+    assert equal(state, torch.load(file, weights_only=True))  # an argument does not change
+
+
+def test_a_finished_run_goes_on_with_more_passes() -> None:
+    x, _ = planted()
+    done = learn_dictionary(x, start(), 0.05, passes=2, generator=seed())
+    longer = learn_dictionary(x, start(), 0.05, passes=3, state=done.state)
+    whole = learn_dictionary(x, start(), 0.05, passes=3, generator=seed())
+    assert torch.equal(longer.dictionary, whole.dictionary)
+    again = learn_dictionary(x, start(), 0.05, passes=1, state=done.state)
+    assert torch.equal(again.dictionary, done.dictionary)
+
+
+def test_dead_atoms_are_restarted_from_the_residual() -> None:
+    x, _ = planted()
+    D = start(3)
+    D[1] /= 1e6  # too short to be used
+    heard = []
+    learned = learn_dictionary(
+        x, D, 0.05, patience=2, passes=3, generator=seed(), on_step=heard.append
+    )
+    assert heard[1].restarted == (1,)
+    new, before, image = heard[1].dictionary[1], heard[0].dictionary, x[list(heard[1].images)]
+    r = image - synthesis(coordinate_descent(image, before, 0.05, tol=CODING).codes, before)
+    windows = r[0, 0].unfold(0, 3, 1).unfold(1, 3, 1).reshape(-1, 9)
+    windows = windows[windows.norm(dim=1) > 0]
+    cosines = windows @ new.flatten() / windows.norm(dim=1)
+    assert new.norm() == pytest.approx(1)
+    assert float(cosines.max()) == pytest.approx(1)
+    assert heard[1].state["A"][1].count_nonzero() == 0
+    assert heard[1].state["A"][:, 1].count_nonzero() == 0
+    assert heard[1].state["B"][1].count_nonzero() == 0
+    assert heard[2].state["unused"][1] == 0
+    assert learned.state["A"][1, 1, 2, 2] > 0
+    assert not any(1 in s.restarted for s in heard[2:])
+
+
+def test_a_restarted_atom_forgets_and_records_stand() -> None:
+    """Two of three images are too faint for codes: at patience 1 they re-start every atom."""
+    x = planted(images=3)[0]
+    x[1:] *= 1e-3
+    heard, copies = [], []
+
+    def on_step(s: LearningStep) -> None:
+        heard.append(s)
+        copies.append(s.dictionary.clone())
+
+    learn_dictionary(x, start(), 0.1, patience=1, passes=3, generator=seed(), on_step=on_step)
+    for s in heard:
+        nothing = s.images != (0,)
+        assert s.restarted == ((0, 1, 2) if nothing else ())
+        assert (s.state["A"].count_nonzero() == 0) == nothing
+        assert (s.state["B"].count_nonzero() == 0) == nothing
+    for s, copy in zip(heard, copies, strict=True):
+        assert torch.equal(s.dictionary, copy)
+    both = learn_dictionary(x[1:], start(), 0.1, patience=2, passes=1, batch=2)
+    assert both.state["unused"].tolist() == [0, 0, 0]  # patience counts images, not steps
+
+
+def test_the_first_atoms_are_projected_on_the_ball() -> None:
+    x = planted()[0]
+    D = start()
+    D[0] *= 0.5  # stays
+    runs = [
+        learn_dictionary(x, atoms, 0.05, passes=1, generator=seed())
+        for atoms in (D, D * torch.tensor([1.0, 2.0, 3.0]).double().view(3, 1, 1, 1))
+    ]
+    close(runs[0].dictionary, runs[1].dictionary, 1e-9)
+    assert torch.equal(D[1:], start()[1:])  # an argument does not change
+
+
+def test_every_pass_has_an_order_of_its_own() -> None:
+    heard = []
+    learn_dictionary(planted()[0], start(), 0.1, passes=5, generator=seed(), on_step=heard.append)
+    orders = {tuple(s.images[0] for s in heard[i : i + 4]) for i in range(0, 20, 4)}
+    assert len(orders) > 1
+    assert all(sorted(order) == [0, 1, 2, 3] for order in orders)
+
+
+def test_patches_are_those_of_the_residuals_by_energy() -> None:
+    r = torch.zeros(1, 2, 6, 7, dtype=torch.float64)
+    r[0, :, 4, 5] = torch.tensor([3.0, 4.0])
+    other = torch.zeros(1, 2, 5, 5, dtype=torch.float64)
+    patches = _draw_patches([other, r], 50, 2, seed())
+    assert patches.shape == (50, 2, 2, 2)
+    places = patches[:, 0].flatten(1).argmax(1)
+    assert places.unique().tolist() == [0, 1, 2, 3]
+    close(patches[:, 0].flatten(1).amax(1), torch.full((50,), 0.6, dtype=torch.float64))
+    other[0, 0, 0, 0] = 10.0  # one window of energy 100, beside four of 25
+    drawn = _draw_patches([other, r], 2000, 2, seed())
+    share = float((drawn[:, 1].flatten(1).amax(1) == 0).double().mean())
+    assert share == pytest.approx(0.5, abs=0.05)
+    assert _draw_patches([0 * r], 3, 2, seed()).shape == (0, 2, 2, 2)
+
+
+def test_images_without_content_leave_the_atoms_alone() -> None:
+    learned = learn_dictionary(torch.zeros(2, 1, 8, 8).double(), start(), 0.1, patience=1)
+    assert torch.equal(learned.dictionary, start())
+
+
+def test_images_of_several_sizes_and_forms() -> None:
+    x, _ = planted()
+    several = [x[0], x[1:2, :, :15], x[2, :, 5:, 3:]]
+    heard = []
+    learned = learn_dictionary(several, start(), 0.05, generator=seed(), on_step=heard.append)
+    assert learned.objective[-3:].mean() < learned.objective[:3].mean()
+    for k in range(0, 12, 3):
+        assert sorted(i for s in heard[k : k + 3] for i in s.images) == [0, 1, 2]
+    same = [learn_dictionary(y, start(), 0.05, generator=seed()) for y in (x, list(x))]
+    assert torch.equal(same[0].dictionary, same[1].dictionary)
+
+
+def test_channels_and_a_weight_per_atom() -> None:
+    """Colour; an atom of infinite price in effect is never used."""
+    z = sparse(3, 3, 18, 18, share=0.04)
+    x = synthesis(z, random_dictionary(3, 2, 3, generator=seed(), dtype=torch.float64))
+    lam = torch.tensor([0.05, 1e6, 0.05], dtype=torch.float64)
+    learned = learn_dictionary(x, start(3, 2), lam, generator=seed())
+    assert learned.dictionary.shape == (3, 2, 3, 3)
+    assert learned.objective[-3:].mean() < learned.objective[:3].mean()
+    close(learned.dictionary[1], start(3, 2)[1], 1e-12)
+
+
+@pytest.mark.parametrize("nonneg", [False, True])
+def test_on_step_hears_what_happened(nonneg: bool) -> None:
+    x, _ = planted()
+    heard = []
+    learned = learn_dictionary(
+        x, start(), 0.05, nonneg=nonneg, passes=2, generator=seed(), on_step=heard.append
+    )
+    assert [s.step for s in heard] == list(range(1, 9))
+    assert [s.objective for s in heard] == learned.objective.tolist()
+    assert all(0 < s.density < 0.5 for s in heard)
+    assert torch.equal(heard[-1].dictionary, learned.dictionary)
+    first = coordinate_descent(x[list(heard[0].images)], start(), 0.05, nonneg=nonneg, tol=CODING)
+    assert heard[0].density == float((first.codes != 0).double().mean())
+    assert heard[0].objective == float(first.objective.mean())
+
+
+# Bad input
+
+
+def test_bad_input_is_named_before_any_work(monkeypatch) -> None:
+    def work(*args: object, **kwargs: object) -> None:
+        raise AssertionError("work before the checks")
+
+    monkeypatch.setattr("csc.learning.learn.coordinate_descent", work)
+    x, D = planted()[0], start()
+    nan = x.clone()
+    nan[2, 0, 0, 0] = torch.nan
+    zero = D.clone()
+    zero[1] = 0
+    for error, match, images, atoms, kwargs in [
+        (TypeError, "images must be a torch.Tensor or a sequence", x.numpy(), D, {}),
+        (
+            TypeError,
+            r"images\[1\] must be a torch.Tensor, got ndarray",
+            [x[0], x[1].numpy()],
+            D,
+            {},
+        ),
+        (ValueError, "there are no images", [], D, {}),
+        (ValueError, r"images must have shape \(B, C, H, W\)", x[0], D, {}),
+        (ValueError, r"images\[0\] must have shape \(C, H, W\) or", [x], D, {}),
+        (ValueError, r"images\[2\] has 1 NaN", nan, D, {}),
+        (ValueError, r"images\[1\]: an atom of 3x3 does not fit", [x[0], x[1, :, :2]], D, {}),
+        (ValueError, r"images\[0\]: x has 1 channels but the atoms", x, start(3, 2), {}),
+        (TypeError, r"images\[0\]: x is torch.float32", x.float(), D, {}),
+        (TypeError, "float32 or float64, got torch.bfloat16", x.bfloat16(), D.bfloat16(), {}),
+        (ValueError, r"atoms \[1\] are zero", x, zero, {}),
+        (ValueError, "D has 9 NaN", x, D * torch.tensor([1, torch.nan, 1]).view(3, 1, 1, 1), {}),
+        (ValueError, "lam must be finite and ≥ 0, got -1", x, D, {"lam": -1.0}),
+        (ValueError, "lam must be finite", x, D, {"lam": float("nan")}),
+        (ValueError, r"one value per atom, shape \(3,\)", x, D, {"lam": torch.ones(2)}),
+        (ValueError, "batch must be finite and ≥ 1, got 0", x, D, {"batch": 0}),
+        (TypeError, "passes must be an integer, got 1.5", x, D, {"passes": 1.5}),
+        (ValueError, "passes must be finite and ≥ 0", x, D, {"passes": -1}),
+        (ValueError, "patience must be finite and ≥ 1", x, D, {"patience": 0}),
+        (ValueError, "forgetting must be finite and ≥ 0", x, D, {"forgetting": -1.0}),
+        (ValueError, "coding_tol must be finite", x, D, {"coding_tol": float("nan")}),
+        (ValueError, "dictionary_tol must be finite", x, D, {"dictionary_tol": -1e-3}),
+        (TypeError, "dictionary_tol must be a number", x, D, {"dictionary_tol": "fine"}),
+        (ValueError, "threads must be finite and ≥ 1", x, D, {"threads": 0}),
+        (TypeError, "generator must be a torch.Generator, got int", x, D, {"generator": 3}),
+    ]:
+        with pytest.raises(error, match=match):
+            learn_dictionary(images, atoms, **{"lam": 0.1, **kwargs})
+
+
+def test_a_state_of_another_run_is_refused() -> None:
+    x, D = planted()[0], start()
+    state = learn_dictionary(x, D, 0.05, passes=1).state
+    for match, images, atoms, lam, kwargs in [
+        ("a run with lam = ", x, D, 0.06, {}),
+        ("a run with batch = 1, this one has 2", x, D, 0.05, {"batch": 2}),
+        ("a run with nonneg = False", x, D, 0.05, {"nonneg": True}),
+        ("a run with images = ", x[:3], D, 0.05, {}),
+        ("a run with D = ", x, start(4), 0.05, {}),
+        ("a run with dtype = torch.float64", x.float(), D.float(), 0.05, {}),
+    ]:
+        with pytest.raises(ValueError, match=match):
+            learn_dictionary(images, atoms, lam, state=state, **kwargs)
+    with pytest.raises(TypeError, match="state must be that of a LearnedDictionary"):
+        learn_dictionary(x, D, 0.05, state=D)
+    with pytest.raises(ValueError, match=r"state lacks \['A', 'B'"):
+        learn_dictionary(x, D, 0.05, state={"D": D})
+    with pytest.raises(TypeError, match="state has settings of type int, expected dict"):
+        learn_dictionary(x, D, 0.05, state={**state, "settings": 3})
+    with pytest.raises(ValueError, match="state's A has 225 NaN"):
+        learn_dictionary(x, D, 0.05, state={**state, "A": torch.nan * state["A"]})
+    with pytest.raises(ValueError, match="state has A of shape"):
+        learn_dictionary(x, D, 0.05, state={**state, "A": state["B"]})

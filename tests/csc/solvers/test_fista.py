@@ -1,0 +1,218 @@
+"""What is FISTA's own; the laws shared with the other solvers are in test_ista.py."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from csc import (
+    coordinate_descent,
+    fista,
+    ista,
+    lam_max,
+    lipschitz,
+    objective,
+    random_dictionary,
+)
+from csc.checks import spread
+from csc.problem import pose
+from csc.prox import nonneg_soft_threshold, soft_threshold
+from csc.solvers import steps
+from csc.solvers.steps import Compiled, Fourier, Spatial, choose, fast_length
+from tests.csc.solvers.test_cd import atoms, photo_like
+from tests.laws import close, dense
+
+nonnegs = st.booleans()
+ways = pytest.mark.parametrize("way", [Compiled, Fourier, Spatial])
+
+
+@ways
+@given(
+    # A kind compiles for seconds.
+    kind=st.sampled_from([(1, 5), (2, 3)]),
+    M=st.integers(1, 11),
+    B=st.integers(1, 2),
+    slack=st.tuples(st.integers(0, 5), st.integers(0, 70)),
+    nonneg=nonnegs,
+    varied=st.booleans(),
+    free=st.booleans(),
+    seed=st.integers(0, 2**16),
+)
+@settings(max_examples=25)
+def test_a_step_is_its_formula(
+    way: type,
+    kind: tuple[int, int],
+    M: int,
+    B: int,
+    slack: tuple[int, int],
+    nonneg: bool,
+    varied: bool,
+    free: bool,
+    seed: int,
+) -> None:
+    """h(y + Dᵀr/L), D of it, and the two inner products, on the dense matrix; three in a row."""
+    C, k = kind
+    H, W = k + slack[0], k + slack[1]
+    g = torch.Generator().manual_seed(seed)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=g, dtype=torch.float64)
+
+    x, D, z = draw(B, C, H, W), draw(M, C, k, k), draw(B, M, H - k + 1, W - k + 1)
+    z *= torch.rand(z.shape, generator=g) < 0.1
+    z = z.abs() if nonneg else z
+    lam = 0.5 + draw(*z.shape).abs() if varied else 1.5
+    if varied and free:
+        lam *= torch.rand(z.shape, generator=g) < 0.7
+    p = pose(x, D, lam, nonneg=nonneg)
+    A = torch.from_numpy(dense(D, (H, W)))
+    taken = way(p)
+    close(taken.synthesis(z).flatten(1), z.flatten(1) @ A.T)
+    if not (varied and free):
+        overshoot = p.overshoot((x.flatten(1) @ A).view_as(z))
+        close(taken.overshoot(x).flatten(), overshoot.flatten())
+    now = before = taken.take(z)
+    z_now = z_before = z
+    h = nonneg_soft_threshold if nonneg else soft_threshold
+    for _ in range(3):
+        L, stage = (1 + draw(B, 1, 1, 1).abs() for _ in range(2))
+        share, r = draw(B, 1, 1, 1).abs(), draw(B, C, H, W)
+        found = taken.step(now, before, share, r, L, stage)
+        y = z_now + share * (z_now - z_before)
+        gradient = (r.flatten(1) @ A).view_as(z)
+        expected = h(y + gradient / L, (stage * spread(lam, z) / L).expand_as(z))
+        close(taken.give(found.z), expected)
+        close(found.image.flatten(1), expected.flatten(1) @ A.T)
+        close(found.moved, (y - expected).square().sum((1, 2, 3), keepdim=True))
+        close(found.uphill, ((y - expected) * (expected - z_now)).sum((1, 2, 3), keepdim=True))
+        now, before, z_now, z_before = found.z, now, expected, z_now
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_compiled_steps_solve_large_problems(dtype: torch.dtype, monkeypatch) -> None:
+    """The three ways come to the same optimum, and so does coordinate descent."""
+    monkeypatch.setattr(steps, "LARGE", 1)
+    x, D = photo_like(48, 40, dtype=dtype), atoms(dtype=dtype)
+    lam, tol = 0.1 * lam_max(x, D), 1e-5 if dtype == torch.float32 else 1e-8
+    assert isinstance(choose(pose(x, D, lam)), Compiled)
+    found = fista(x, D, lam, tol=tol, max_iter=20_000)
+    assert found.converged
+    monkeypatch.setattr(steps, "LARGE", 2**62)
+    assert isinstance(choose(pose(x, D, lam)), Fourier)
+    others = [solve(x, D, lam, tol=tol, max_iter=20_000) for solve in (fista, coordinate_descent)]
+    for other in others:
+        close(found.objective, other.objective, 2 * tol)
+
+
+def test_what_is_chosen() -> None:
+    def way(C: int, k: int, side: int, dtype: torch.dtype = torch.float32) -> type:
+        x, D = torch.zeros(1, C, side, side, dtype=dtype), torch.ones(8, C, k, k, dtype=dtype)
+        return type(choose(pose(x, D, 1.0)))
+
+    assert way(1, 8, 200) is Compiled
+    assert way(1, 8, 32) is Fourier
+    assert way(1, 3, 32) is Spatial
+    assert way(1, 20, 200) is Fourier
+    assert way(64, 3, 200) is Spatial
+    assert way(1, 8, 32, torch.bfloat16) is Spatial
+
+
+def test_curvature_along_the_way_is_far_below_the_lipschitz_constant() -> None:
+    """That is what backtracking is for: a tenth of the steps of ISTA, and few of FISTA's own."""
+    x, D = photo_like(64, 64), atoms()
+    lam = 0.2 * lam_max(x, D)
+    best = coordinate_descent(x, D, lam, tol=1e-9).objective
+    error = (fista(x, D, lam, max_iter=60, tol=0.0).objective - best) / best
+    assert float(error) < 1e-3
+    assert float((ista(x, D, lam, max_iter=600, tol=0.0).objective - best) / best) > float(error)
+    run = []
+    original = steps.Fourier.step
+
+    def spy(self, z, previous, share, r, L, stage):  # noqa: ANN001, ANN202
+        run.append(float(L))
+        return original(self, z, previous, share, r, L, stage)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(steps.Fourier, "step", spy)
+        fista(x, D, lam, max_iter=60, tol=0.0)
+    assert max(run) < lipschitz(D, (64, 64)) * 1.4
+    assert min(run[-20:]) < 0.8 * lipschitz(D, (64, 64))
+
+
+@pytest.mark.parametrize("C", [1, 16])
+def test_bfloat16_is_finished_in_the_dtype_of_the_images(C: int, monkeypatch) -> None:
+    g = torch.Generator().manual_seed(2)
+    x = torch.randn(2, C, 24, 20, generator=g)
+    D = random_dictionary(12, C, 3, generator=g)
+    lam = 0.3 * lam_max(x, D)
+    used: list[torch.dtype] = []
+    original = Spatial.add
+
+    def spy(self, atoms, z):  # noqa: ANN001, ANN202
+        used.append(self.dtype)
+        original(self, atoms, z)
+
+    monkeypatch.setattr(Spatial, "add", spy)
+    found = fista(x, D, lam, tol=1e-4, max_iter=5000, bfloat16=True)
+    assert used[0] == torch.bfloat16
+    assert used[-1] == torch.float32
+    assert used.count(torch.bfloat16) > 10
+    assert found.converged
+    assert found.codes.dtype == torch.float32
+    exact = coordinate_descent(x.double(), D.double(), lam, tol=1e-9)
+    value = objective(x.double(), D.double(), found.codes.double(), lam)
+    assert ((value - exact.objective) / exact.objective < 1e-4).all()
+
+
+@pytest.mark.parametrize("threads", [2, 3, 50])
+def test_threads_change_rounding_only(threads: int, monkeypatch) -> None:
+    monkeypatch.setattr(steps, "LARGE", 1)
+    x, D = photo_like(48, 40), atoms()
+    lam, found = 0.1 * lam_max(x, D), []
+    for n in (1, threads, threads):
+        monkeypatch.setattr(steps, "torch_threads", lambda n=n: n)
+        found.append(fista(x, D, lam, max_iter=40, tol=0.0).codes)
+    close(found[1], found[0], 1e-9)
+    assert torch.equal(found[1], found[2])  # from run to run: the same bits
+
+
+def test_a_start_in_any_layout(monkeypatch) -> None:
+    monkeypatch.setattr(steps, "LARGE", 1)
+    x, D = photo_like(48, 40), atoms()
+    lam = 0.1 * lam_max(x, D)
+    start = fista(x, D, lam, tol=1e-2).codes
+    runs = [
+        fista(x, D, lam, start=z, max_iter=5, tol=0.0)
+        for z in (start, start.contiguous(memory_format=torch.channels_last))
+    ]
+    assert torch.equal(runs[0].codes, runs[1].codes)
+    close(runs[1].objective, objective(x, D, runs[1].codes, lam), 1e-12)
+
+
+@pytest.mark.parametrize("large", [1, 2**62])
+def test_long_runs_beside_the_optimum_stay_finite(large: int, monkeypatch) -> None:
+    """Where z = 0 is optimal no step has a curvature, and L must not shrink for ever."""
+    monkeypatch.setattr(steps, "LARGE", large)
+    x, D = photo_like(12, 12, dtype=torch.float32), atoms(dtype=torch.float32)
+    found = fista(x, D, 1.1 * lam_max(x, D), max_iter=5000, tol=0.0)
+    assert torch.isfinite(found.objective).all()
+    assert not found.codes.any()
+
+
+def test_codes_that_were_reported_stand() -> None:
+    """The compiled steps write to buffers again and again; a report is not one of them."""
+    x, D = photo_like(120, 128), atoms()
+    lam = 0.3 * lam_max(x, D)
+    assert isinstance(choose(pose(x, D, lam)), Compiled)
+    heard: list[tuple[Tensor, Tensor]] = []
+    fista(x, D, lam, max_iter=8, tol=0.0, on_step=lambda k, z: heard.append((z, z.clone())))
+    assert len(heard) == 9
+    assert all(torch.equal(kept, copy) for kept, copy in heard)
+    assert not torch.equal(heard[-1][0], heard[-2][0])
+
+
+@given(st.integers(1, 3000))
+def test_fast_lengths_have_small_prime_factors(n: int) -> None:
+    smooth = {2**a * 3**b * 5**c for a in range(13) for b in range(9) for c in range(7)}
+    assert fast_length(n) == min(m for m in smooth if m >= n)
