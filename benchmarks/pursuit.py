@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 
 from csc import Solution, coordinate_descent, fista, objective
-from csc.solvers.cd import _ActiveSet
+from csc.solvers.active_set import ActiveSet
 from csc.solvers.steps import Compiled
 
 # name: photo, side, sporco dictionary, λ (images high-passed by sporco's tikhonov_filter(5, 16))
@@ -97,7 +97,7 @@ class Clock:
 def reports_off(clock: Clock) -> Iterator[None]:
     """Stop the clock where our solvers make codes for a report."""
     with contextlib.ExitStack() as stack:
-        for owner, name in ((_ActiveSet, "codes"), (Compiled, "give")):
+        for owner, name in ((ActiveSet, "codes"), (Compiled, "give")):
             made = getattr(owner, name)
 
             def timed(*arguments: Any, made: Any = made) -> Any:

@@ -11,7 +11,7 @@ from torch import Tensor
 from csc import coordinate_descent, fista, lam_max, objective, random_dictionary
 from csc.conv import adjoint, synthesis
 from csc.problem import pose
-from csc.solvers.cd import _ActiveSet
+from csc.solvers.active_set import ActiveSet
 from tests.laws import close, lasso_objective
 from tests.strategies import Problem, problems
 
@@ -69,7 +69,7 @@ def test_dense_pass_is_the_adjoint(M: int, kind: tuple[int, int], slack: int) ->
         size = correlation if nonneg else correlation.abs()
         for lam in (0.7, level.amax((0, 2, 3)), level):
             p = pose(x, D, lam, nonneg=nonneg)
-            active = _ActiveSet(p, None, threads=2)
+            active = ActiveSet(p, None, threads=2)
             added, overshoot = active.dense_pass(math.inf)
             assert added == 0
             assert overshoot == pytest.approx(float((size / p.lam).max().clamp(min=0)), rel=1e-12)
@@ -85,18 +85,18 @@ def test_dense_pass_is_the_adjoint(M: int, kind: tuple[int, int], slack: int) ->
 @pytest.mark.parametrize("threads", [1, 2, 3, 8])
 @pytest.mark.parametrize("C", [1, 3])
 def test_threads_change_rounding_only(threads: int, C: int, monkeypatch) -> None:
-    monkeypatch.setattr("csc.solvers.cd.PARALLEL_FROM", 1)
+    monkeypatch.setattr("csc.solvers.active_set.PARALLEL_FROM", 1)
     x, D = photo_like(60, 47, C), atoms(C)
     lam = 0.05 * lam_max(x, D)
     stripes: list[int] = []
-    original = _ActiveSet._split
+    original = ActiveSet._split
 
     def spy(self, epochs):  # noqa: ANN001, ANN202
         found = original(self, epochs)
         stripes.append(len(found[0]))
         return found
 
-    monkeypatch.setattr(_ActiveSet, "_split", spy)
+    monkeypatch.setattr(ActiveSet, "_split", spy)
     runs = [coordinate_descent(x, D, lam, tol=1e-9, threads=threads) for _ in range(2)]
     assert min(threads, 2) <= max(stripes) <= threads
     assert torch.equal(runs[0].codes, runs[1].codes)  # from run to run: the same bits
@@ -106,9 +106,9 @@ def test_threads_change_rounding_only(threads: int, C: int, monkeypatch) -> None
 
 
 def test_stripes_and_seams_share_no_pixel(monkeypatch) -> None:
-    monkeypatch.setattr("csc.solvers.cd.PARALLEL_FROM", 1)
+    monkeypatch.setattr("csc.solvers.active_set.PARALLEL_FROM", 1)
     x, D = photo_like(80, 40), atoms()
-    active = _ActiveSet(pose(x, D, 0.2 * lam_max(x, D)), None, threads=5)
+    active = ActiveSet(pose(x, D, 0.2 * lam_max(x, D)), None, threads=5)
     active.dense_pass(1.0)
     stripes, seams = active._split(1)
     assert len(stripes) > 2
