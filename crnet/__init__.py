@@ -16,9 +16,9 @@ from crnet.measuring.metrics import psnr, ssim
 from crnet.measuring.protocol import TABLE_2, TABLE_3, Protocol
 from crnet.model import CRNetA, CRNetB
 from crnet.upscale import Upscaler, apply_tiled, upscale_picture
+from csc import __version__ as __version__
 
 CheckpointError = WeightsError  # its former name
-__version__ = "0.1.0"
 
 __all__ = [
     "TABLE_2",

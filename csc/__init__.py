@@ -22,6 +22,8 @@ from csc.solvers.cd import coordinate_descent
 from csc.solvers.fista import fista
 from csc.solvers.ista import ista
 
+__version__ = "0.1.0"
+
 __all__ = [
     "CISTA",
     "Kernels",
