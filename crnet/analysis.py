@@ -96,7 +96,7 @@ def attribution(
     def linear(part: Tensor) -> Tensor:
         """Return what Wh's maps become in the image, without biases."""
         R = _conv(gate * part, body.H)
-        return R if isinstance(net, CRNetA) else _enlarge(net, R, scale)
+        return R if isinstance(net, CRNetA) else net.crop(_enlarge(net, R, scale), scale)
 
     parts = [
         linear(F.conv2d(z[:, m : m + 1], body.Wh.weight[:, m : m + 1], padding=1)) for m in kept
@@ -107,7 +107,8 @@ def attribution(
     if body.H.bias is not None:
         rest = rest + body.H.bias[:, None, None]
     if isinstance(net, CRNetB):
-        rest = net.tail(net.upsamplers[str(scale)](rest)) + net.mean.view(3, 1, 1)
+        rest = net.crop(net.tail(net.upsamplers[str(scale)](rest)), scale)
+        rest = rest + net.mean.view(3, 1, 1)
     return Attribution(torch.stack(parts, 1), rest, float(gate.double().mean()))
 
 

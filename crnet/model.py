@@ -188,11 +188,16 @@ class CRNetB(nn.Module):
         As of :class:`CRNetA`.
     bias : bool
         Biases on every convolution but W and S.
+    border : int
+        LR pixels, ≥ 0, by which the image is extended to each side before the head: its border
+        pixels are replicated.  The output is cropped to its size again.  All layers pad with
+        zeros, which darkens or colours the edges of a flat image; a border of the receptive field
+        keeps every flat image flat.  The paper has no such border.
 
     Raises
     ------
     ValueError
-        If a size is not positive or a scale is none of 2, 3 and 4.
+        If a size is not positive, the border is negative or a scale is none of 2, 3 and 4.
 
     References
     ----------
@@ -221,9 +226,12 @@ class CRNetB(nn.Module):
         scales: Sequence[int] = (2, 3, 4),
         threshold: bool = False,
         bias: bool = False,
+        border: int = 0,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
+        if not isinstance(border, int) or border < 0:
+            raise ValueError(f"border must be a whole number ≥ 0, got {border}")
         if not scales or not set(scales) <= {2, 3, 4}:
             raise ValueError(f"scales must be some of 2, 3 and 4, got {list(scales)}")
 
@@ -233,6 +241,7 @@ class CRNetB(nn.Module):
         self.body = CRNetA(
             n0, m0, recursions, channels=n0, threshold=threshold, bias=bias, generator=generator
         )
+        self.border = border
         # A convention of the weights, as in MDSR, not a property of the images.
         self.register_buffer("mean", torch.tensor(MEAN), persistent=False)
         self.head = conv(3, n0, math.sqrt(0.5))  # no ReLU follows: half of He's variance
@@ -288,7 +297,7 @@ class CRNetB(nn.Module):
         return self.reconstruct(x, self.body.cista(self.body.features(x)), scale)
 
     def prepare(self, x: Tensor, scale: int) -> Tensor:
-        """Return the feature maps (B, n0, h, w) that the CRNet-A takes."""
+        """Return the feature maps that the CRNet-A takes, (B, n0, h + 2·border, w + 2·border)."""
         if x.ndim != 4 or x.shape[1] != 3 or not x.is_floating_point():
             raise ValueError(
                 "CRNet-B takes floating-point RGB (B, 3, h, w) in [0, 1], "
@@ -297,12 +306,15 @@ class CRNetB(nn.Module):
         if str(scale) not in self.units:
             known = ", ".join(self.units)
             raise ValueError(f"this CRNet-B upscales by {known}, not by {scale}")
-        x = self.head(x - self.mean.view(3, 1, 1))
+        x = x - self.mean.view(3, 1, 1)
+        if self.border:
+            x = nn.functional.pad(x, (self.border,) * 4, mode="replicate")
+        x = self.head(x)
         out: Tensor = x + self.units[str(scale)](x)
         return out
 
     def codes(self, x: Tensor, scale: int) -> Iterator[Tensor]:
-        """Yield the codes z_0, …, z_K, each (B, m0, h, w)."""
+        """Yield the codes z_0, …, z_K, each (B, m0, h + 2·border, w + 2·border)."""
         return self.body.codes(self.prepare(x, scale))
 
     def reconstruct(self, x: Tensor, z: Tensor, scale: int) -> Tensor:
@@ -312,7 +324,12 @@ class CRNetB(nn.Module):
         # The tail makes the image itself, not a residual: bfloat16 would show.
         with torch.autocast(x.device.type, enabled=False):
             image: Tensor = self.tail(x.to(self.tail.weight.dtype))
-        return image + self.mean.view(3, 1, 1)
+        return self.crop(image, scale) + self.mean.view(3, 1, 1)
+
+    def crop(self, image: Tensor, scale: int) -> Tensor:
+        """Cut off what `border` adds to an image (B, C, H, W) on the HR grid."""
+        b = self.border * scale
+        return image[..., b : image.shape[-2] - b, b : image.shape[-1] - b]
 
     @property
     def cista(self) -> CISTA:

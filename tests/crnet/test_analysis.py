@@ -47,6 +47,14 @@ def test_contributions_sum_to_the_output(
     close(a.parts.sum(1) + a.remainder, out, 1e-10)
 
 
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_contributions_of_a_network_with_a_border_sum_to_the_output(scale: int) -> None:
+    net = CRNetB(5, 6, 2, bias=True, border=2, generator=torch.Generator().manual_seed(0)).double()
+    x = image(net)
+    a = attribution(net, x, scale)
+    close(a.parts.sum(1) + a.remainder, net(x, scale), 1e-10)
+
+
 @pytest.mark.parametrize("name", ["crnet-a", "crnet-b"])
 def test_those_of_the_bundled_networks_do_in_float32(name: str) -> None:
     net = crnet.load(name)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from baselines.resample import bicubic, imresize
-from crnet import CRNetA, CRNetB
+from crnet import CRNetA, CRNetB, apply_tiled
 from crnet.cli.demo import photo
 from crnet.data import read_y
 from csc import CISTA, ista, lam_max, lipschitz, random_dictionary, unfold
@@ -277,9 +277,48 @@ def test_codes_of_crnet_b() -> None:
     assert torch.equal(net.reconstruct(net.prepare(x, 3), zs[-1], 3), net(x, 3))
 
 
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_a_border_replicates_the_image_and_crops_the_result(scale: int) -> None:
+    """So does a network without border, on an image extended by hand."""
+    plain, net, x = small_b(), small_b(border=3), image(C=3, H=7, W=6)
+    assert plain.border == 0
+    assert plain.state_dict().keys() == net.state_dict().keys()
+    b = 3 * scale
+    extended = plain(F.pad(x, [3] * 4, mode="replicate"), scale)
+    assert torch.equal(net(x, scale), extended[..., b:-b, b:-b])
+    assert [z.shape for z in net.codes(x, scale)] == 4 * [(1, 7, 13, 12)]
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+@pytest.mark.parametrize("size", [(9, 8), (1, 7), (1, 1)])
+def test_a_border_of_the_receptive_field_keeps_flat_images_flat(
+    scale: int, size: tuple[int, int]
+) -> None:
+    bare = small_b(recursions=1, bias=True)
+    net = small_b(recursions=1, bias=True, border=bare.reach)
+    x = torch.tensor([0.0, 1.0, 0.2]).double().view(1, 3, 1, 1).expand(1, 3, *size)
+    out = net(x, scale)
+    assert out.shape == (1, 3, scale * size[0], scale * size[1])
+    means = F.pixel_unshuffle(out, scale).mean((2, 3))  # upsamplers may leave a grid
+    close(F.pixel_unshuffle(out, scale), means[..., None, None].expand(1, -1, *size), 1e-12)
+    varied = F.pixel_unshuffle(bare(x, scale), scale)
+    assert (varied - varied.mean((2, 3), keepdim=True)).abs().max() > 1e-3 or size == (1, 1)
+
+
+@pytest.mark.parametrize("border", [1, 4])
+def test_tiles_of_a_network_with_a_border_give_the_whole(border: int) -> None:
+    net = small_b(recursions=0, border=border)
+    x = image(C=3, H=43, W=40)
+    tiled = apply_tiled(lambda part: net(part, 3), x, 2 * net.reach + 9, net.reach, 3)
+    close(tiled, net(x, 3), 1e-12)
+
+
 def test_crnet_b_refuses() -> None:
     with pytest.raises(ValueError, match="scales must be some of 2, 3 and 4"):
         CRNetB(scales=[5])
+    for border in (-1, 1.5):
+        with pytest.raises(ValueError, match="border must be a whole number ≥ 0"):
+            CRNetB(4, 4, 1, border=border)
     net = small_b(scales=[2])
     with pytest.raises(ValueError, match="this CRNet-B upscales by 2, not by 3"):
         net(image(C=3), 3)
