@@ -41,8 +41,10 @@ class DDBPN(nn.Module):
     torch.Size([1, 3, 12, 10])
     """
 
-    enlarged = False
-    rgb = True
+    enlarged: bool = False
+    rgb: bool = True
+    scales: tuple[int, ...]
+    takes_scale: bool = False
 
     def __init__(self, scale: int, stages: int = 7, maps: int = 64, features: int = 256) -> None:
         super().__init__()

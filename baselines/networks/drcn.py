@@ -38,8 +38,10 @@ class DRCN(nn.Module):
     torch.Size([3, 1, 1, 12, 10])
     """
 
-    enlarged = True
-    rgb = False
+    enlarged: bool = True
+    rgb: bool = False
+    scales: tuple[int, ...] = ()
+    takes_scale: bool = False
 
     def __init__(self, maps: int = 256, recursions: int = 16, *, channels: int = 1) -> None:
         super().__init__()

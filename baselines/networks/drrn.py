@@ -38,8 +38,10 @@ class DRRN(nn.Module):
     torch.Size([1, 1, 12, 10])
     """
 
-    enlarged = True
-    rgb = False
+    enlarged: bool = True
+    rgb: bool = False
+    scales: tuple[int, ...] = ()
+    takes_scale: bool = False
 
     def __init__(
         self, units: int = 25, maps: int = 128, *, channels: int = 1, normalize: bool = True

@@ -39,8 +39,10 @@ class EDSR(nn.Module):
     torch.Size([1, 3, 18, 15])
     """
 
-    enlarged = False
-    rgb = True
+    enlarged: bool = False
+    rgb: bool = True
+    scales: tuple[int, ...]
+    takes_scale: bool = False
     mean: Tensor
 
     def __init__(self, scale: int, blocks: int = 32, maps: int = 256, *, size: float = 0.1) -> None:
@@ -78,8 +80,10 @@ class MDSR(nn.Module):
     torch.Size([1, 3, 24, 20])
     """
 
-    enlarged = False
-    rgb = True
+    enlarged: bool = False
+    rgb: bool = True
+    scales: tuple[int, ...]
+    takes_scale: bool = True
     mean: Tensor
 
     def __init__(self, scales: Sequence[int] = (2, 3, 4), blocks: int = 80, maps: int = 64) -> None:

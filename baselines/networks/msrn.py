@@ -29,8 +29,10 @@ class MSRN(nn.Module):
     torch.Size([1, 3, 18, 15])
     """
 
-    enlarged = False
-    rgb = True
+    enlarged: bool = False
+    rgb: bool = True
+    scales: tuple[int, ...]
+    takes_scale: bool = False
     mean: Tensor
 
     def __init__(self, scale: int, blocks: int = 8, maps: int = 64) -> None:

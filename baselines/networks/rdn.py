@@ -32,8 +32,10 @@ class RDN(nn.Module):
     torch.Size([1, 3, 18, 15])
     """
 
-    enlarged = False
-    rgb = True
+    enlarged: bool = False
+    rgb: bool = True
+    scales: tuple[int, ...]
+    takes_scale: bool = False
 
     def __init__(
         self, scale: int, blocks: int = 16, layers: int = 8, growth: int = 64, maps: int = 64

@@ -33,8 +33,10 @@ class RED30(nn.Module):
     torch.Size([1, 1, 12, 10])
     """
 
-    enlarged = True
-    rgb = False
+    enlarged: bool = True
+    rgb: bool = False
+    scales: tuple[int, ...] = ()
+    takes_scale: bool = False
 
     def __init__(self, depth: int = 15, maps: int = 128, *, channels: int = 1) -> None:
         super().__init__()

@@ -56,9 +56,11 @@ class SCN(nn.Module):
     torch.Size([1, 1, 12, 10])
     """
 
-    enlarged = True
-    rgb = False
-    reach = BORDER
+    enlarged: bool = True
+    rgb: bool = False
+    scales: tuple[int, ...] = ()
+    takes_scale: bool = False
+    reach: int = BORDER
     """Pixels to each side that an output pixel depends on: 4 of H, 2 of the patches' overlap."""
     smooth: Tensor
     centred: Tensor
@@ -140,8 +142,10 @@ class CSCN(nn.Module):
     torch.Size([1, 1, 18, 15])
     """
 
-    enlarged = False
-    rgb = False
+    enlarged: bool = False
+    rgb: bool = False
+    scales: tuple[int, ...]
+    takes_scale: bool = True
 
     def __init__(
         self,
@@ -153,6 +157,7 @@ class CSCN(nn.Module):
     ) -> None:
         super().__init__()
         check_sizes(stages=stages)
+        self.scales = tuple(range(2, 2**stages + 1))
         self.stages = nn.ModuleList(SCN(M, lam=lam, generator=generator) for _ in range(stages))
 
     @classmethod
@@ -170,11 +175,6 @@ class CSCN(nn.Module):
         net = cls(len(stages), *sizes)
         net.stages = nn.ModuleList(stages)
         return net.train(stages[0].training)
-
-    @property
-    def scales(self) -> tuple[int, ...]:
-        """The scales it upscales by."""
-        return tuple(range(2, 2 ** len(self.stages) + 1))
 
     @property
     def reach(self) -> int:

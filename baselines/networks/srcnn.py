@@ -33,8 +33,10 @@ class SRCNN(nn.Module):
     torch.Size([1, 1, 12, 10])
     """
 
-    enlarged = True
-    rgb = False
+    enlarged: bool = True
+    rgb: bool = False
+    scales: tuple[int, ...] = ()
+    takes_scale: bool = False
 
     def __init__(self, middle: int = 5, *, channels: int = 1) -> None:
         super().__init__()

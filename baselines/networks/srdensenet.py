@@ -30,9 +30,10 @@ class SRDenseNet(nn.Module):
     torch.Size([1, 1, 24, 20])
     """
 
-    enlarged = False
-    rgb = False
-    scales = (4,)
+    enlarged: bool = False
+    rgb: bool = False
+    scales: tuple[int, ...] = (4,)
+    takes_scale: bool = False
 
     def __init__(
         self, blocks: int = 8, layers: int = 8, growth: int = 16, bottleneck: int = 256

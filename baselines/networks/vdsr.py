@@ -33,8 +33,10 @@ class VDSR(nn.Module):
     torch.Size([1, 1, 12, 10])
     """
 
-    enlarged = True
-    rgb = False
+    enlarged: bool = True
+    rgb: bool = False
+    scales: tuple[int, ...] = ()
+    takes_scale: bool = False
 
     def __init__(
         self, depth: int = 20, maps: int = 64, *, channels: int = 1, bias: bool = True

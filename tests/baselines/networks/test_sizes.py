@@ -88,3 +88,15 @@ def test_networks_on_lr_know_their_scales() -> None:
     assert SRDenseNet.scales == (4,)
     assert make(MDSR, scales=[4, 2]).scales == (4, 2)
     assert make(CSCN, stages=3).scales == tuple(range(2, 9))
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_attributes_say_how_a_network_is_called(kind) -> None:
+    net = make(kind)
+    assert {type(net.enlarged), type(net.rgb), type(net.takes_scale)} == {bool}
+    assert net.enlarged == (not net.scales)
+    assert net.takes_scale == ("scale" in inspect.signature(kind.forward).parameters)
+    size = net.scales[0] if net.scales else 1
+    x = torch.zeros(1, 3 if net.rgb else 1, 6, 5, device="meta")
+    out = net(x, size) if net.takes_scale else net(x)
+    assert out.shape == (1, x.shape[1], 6 * size, 5 * size)
