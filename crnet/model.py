@@ -26,7 +26,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from baselines.networks.shuffle import MEAN
+from baselines.networks.edsr_layers import MEAN
 from csc import CISTA, Kernels
 
 

@@ -14,15 +14,17 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from baselines.networks.cscn import CSCN
 from baselines.networks.dbpn import DDBPN
 from baselines.networks.drcn import DRCN
 from baselines.networks.drrn import DRRN
-from baselines.networks.edsr import EDSR, MDSR
+from baselines.networks.edsr import EDSR
+from baselines.networks.mdsr import MDSR
 from baselines.networks.memnet import MemNet
 from baselines.networks.msrn import MSRN
 from baselines.networks.rdn import RDN
 from baselines.networks.red30 import RED30
-from baselines.networks.scn import CSCN, SCN
+from baselines.networks.scn import SCN
 from baselines.networks.srcnn import SRCNN
 from baselines.networks.srdensenet import SRDenseNet
 from baselines.networks.vdsr import VDSR

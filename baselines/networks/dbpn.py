@@ -16,8 +16,8 @@ no ×3.
 import torch
 from torch import Tensor, nn
 
-from baselines.networks.initial import he
-from baselines.networks.sizes import check_sizes
+from baselines.networks.checks import check_sizes
+from baselines.networks.initial_weights import he
 
 # Scale: side of the kernel, stride, padding.
 _PROJECTIONS = {2: (6, 2, 2), 4: (8, 4, 2), 8: (12, 8, 2)}

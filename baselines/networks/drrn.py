@@ -13,8 +13,8 @@ Tai, Yang, Liu, "Image super-resolution via deep recursive residual network", CV
 
 from torch import Tensor, nn
 
-from baselines.networks.initial import he
-from baselines.networks.sizes import check_sizes, is_rgb
+from baselines.networks.checks import check_sizes, is_rgb
+from baselines.networks.initial_weights import he
 
 
 class DRRN(nn.Module):

@@ -15,8 +15,8 @@ where they do not, as in the released model.
 import torch
 from torch import Tensor, nn
 
-from baselines.networks.initial import he
-from baselines.networks.sizes import check_sizes, is_rgb
+from baselines.networks.checks import check_sizes, is_rgb
+from baselines.networks.initial_weights import he
 
 
 class MemNet(nn.Module):

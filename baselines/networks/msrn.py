@@ -9,8 +9,8 @@ authors' RGB version: 5,930,307, 6,114,947 and 6,078,019 parameters for ×2, ×3
 import torch
 from torch import Tensor, nn
 
-from baselines.networks.shuffle import MEAN, Upsampler, conv, shift
-from baselines.networks.sizes import check_sizes
+from baselines.networks.checks import check_sizes
+from baselines.networks.edsr_layers import MEAN, Upsampler, conv, shift
 
 
 class MSRN(nn.Module):

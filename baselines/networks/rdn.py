@@ -10,8 +10,8 @@ D = 16 blocks of C = 8 layers of G = 64 maps: 22,123,395, 22,308,035 and 22,271,
 import torch
 from torch import Tensor, nn
 
-from baselines.networks.shuffle import Upsampler, conv
-from baselines.networks.sizes import check_sizes
+from baselines.networks.checks import check_sizes
+from baselines.networks.edsr_layers import Upsampler, conv
 
 
 class RDN(nn.Module):

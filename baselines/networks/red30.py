@@ -11,7 +11,7 @@ symmetric skip connections", NIPS 2016.  128 maps: 4,134,785 parameters with bia
 
 from torch import Tensor, nn
 
-from baselines.networks.sizes import check_sizes, is_rgb
+from baselines.networks.checks import check_sizes, is_rgb
 
 
 class RED30(nn.Module):

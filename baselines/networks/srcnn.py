@@ -13,7 +13,7 @@ Dong, Loy, He, Tang, "Image super-resolution using deep convolutional networks",
 
 from torch import Tensor, nn
 
-from baselines.networks.sizes import check_sizes, is_rgb
+from baselines.networks.checks import check_sizes, is_rgb
 
 
 class SRCNN(nn.Module):

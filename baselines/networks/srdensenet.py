@@ -11,7 +11,7 @@ paper says 2,015k; no reading gives that exactly).
 import torch
 from torch import Tensor, nn
 
-from baselines.networks.sizes import check_sizes
+from baselines.networks.checks import check_sizes
 
 
 class SRDenseNet(nn.Module):

@@ -8,8 +8,8 @@ Kim, Lee, Lee, "Accurate image super-resolution using very deep convolutional ne
 
 from torch import Tensor, nn
 
-from baselines.networks.initial import he
-from baselines.networks.sizes import check_sizes, is_rgb
+from baselines.networks.checks import check_sizes, is_rgb
+from baselines.networks.initial_weights import he
 
 
 class VDSR(nn.Module):

@@ -36,8 +36,8 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from baselines.networks.drcn import DRCN
+from baselines.networks.edsr_layers import Upsampler
 from baselines.networks.memnet import MemNet
-from baselines.networks.shuffle import Upsampler
 from baselines.resample import bicubic, imresize
 from crnet import loading, networks
 from crnet.data import data_root, find_images, read_rgb, read_y

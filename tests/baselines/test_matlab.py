@@ -10,7 +10,8 @@ from scipy.io import savemat
 from scipy.signal import correlate2d
 
 from baselines import load_matlab
-from baselines.networks.scn import CSCN, SCN
+from baselines.networks.cscn import CSCN
+from baselines.networks.scn import SCN
 from baselines.networks.srcnn import SRCNN
 from baselines.networks.vdsr import VDSR
 from tests.laws import close

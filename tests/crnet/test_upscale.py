@@ -4,8 +4,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from baselines import bicubic
-from baselines.networks.edsr import EDSR, MDSR
-from baselines.networks.scn import CSCN
+from baselines.networks.cscn import CSCN
+from baselines.networks.edsr import EDSR
+from baselines.networks.mdsr import MDSR
 from baselines.networks.srdensenet import SRDenseNet
 from baselines.networks.vdsr import VDSR
 from crnet import CRNetA, CRNetB, Upscaler, apply_tiled, upscale_picture

@@ -14,7 +14,8 @@ from torch.nn import functional as F
 from baselines.networks.dbpn import DDBPN
 from baselines.networks.drcn import DRCN
 from baselines.networks.drrn import DRRN
-from baselines.networks.edsr import EDSR, MDSR
+from baselines.networks.edsr import EDSR
+from baselines.networks.mdsr import MDSR
 from baselines.networks.memnet import MemNet
 from baselines.networks.msrn import MSRN
 from baselines.networks.rdn import RDN

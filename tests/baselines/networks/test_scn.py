@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from baselines import bicubic, imresize
-from baselines.networks.scn import CSCN, SCN
+from baselines.networks.cscn import CSCN
+from baselines.networks.scn import SCN
 from baselines.sparse.coupled import features
 from csc import ista
 from tests.laws import close

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from baselines.networks.sizes import check_sizes
+from baselines.networks.checks import check_sizes
 
 MEAN = (0.4488, 0.4371, 0.4040)
 """Mean of R, G and B over DIV2K, which EDSR and those after it subtract."""

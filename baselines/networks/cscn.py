@@ -1,0 +1,110 @@
+"""CSCN: a cascade of SCNs, each of which sharpens what bicubic enlarged ×2.
+
+    x ← SCN_i(bicubic(x, 2))     until the image is large enough,
+
+and bicubic reduces it to the size asked for.  Every SCN has weights of its own.
+
+References
+----------
+Wang, Liu, Yang, Han, Huang, "Deep networks for image super-resolution with sparse prior", ICCV
+2015.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from baselines.networks.checks import check_sizes
+from baselines.networks.scn import SCN
+from baselines.resample import resample
+
+
+class CSCN(nn.Module):
+    """The cascade, one network for several scales, on LR Y in [0, 1].
+
+    Stages are trained together: what the first learns at ×3 and ×4 comes through the second.  Two
+    trained networks make a cascade by :meth:`of`, such as the two that were published::
+
+        CSCN.of(load_matlab(first), load_matlab(second))
+
+    Parameters
+    ----------
+    stages : int
+        Networks of ×2, ≥ 1; n of them make the scales from 2 to 2ⁿ.
+    M : int
+        Atoms of each.
+    lam, generator
+        As of :class:`SCN`.
+
+    Examples
+    --------
+    >>> CSCN()(torch.rand(1, 1, 6, 5), 3).shape
+    torch.Size([1, 1, 18, 15])
+    """
+
+    enlarged: bool = False
+    rgb: bool = False
+    scales: tuple[int, ...]
+    takes_scale: bool = True
+
+    def __init__(
+        self,
+        stages: int = 2,
+        M: int = 128,
+        *,
+        lam: float = 0.2,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        check_sizes(stages=stages)
+        self.scales = tuple(range(2, 2**stages + 1))
+        self.stages = nn.ModuleList(SCN(M, lam=lam, generator=generator) for _ in range(stages))
+
+    @classmethod
+    def of(cls, *stages: SCN) -> "CSCN":
+        """Return the cascade of some SCNs of as many atoms each, which it keeps and does not copy.
+
+        Raises
+        ------
+        ValueError
+            If there is none, or they differ in their atoms, so that no file could describe them.
+        """
+        sizes = {stage.S.in_channels for stage in stages}
+        if len(sizes) > 1:
+            raise ValueError(f"the stages must have equally many atoms, got {sorted(sizes)}")
+        net = cls(len(stages), *sizes)
+        net.stages = nn.ModuleList(stages)
+        return net.train(stages[0].training)
+
+    @property
+    def reach(self) -> int:
+        """Bound the LR pixels to each side that an output pixel depends on.
+
+        Stage i sees 6 pixels of its own, of which 2ⁱ make one of LR, and its bicubic less than 2 of
+        those that it enlarges.  The reduction sees less than 2 of the output's, which are largest
+        where the last stage is just needed.
+        """
+        n = len(self.stages)
+        reduction = 2 / (2 ** (n - 1) + 1) if n > 1 else 0.0
+        return math.ceil((SCN.reach + 4) * (1 - 0.5**n) + reduction)
+
+    def forward(self, x: Tensor, scale: int) -> Tensor:
+        """Map LR images (B, 1, h, w) to sharp images (B, 1, scale·h, scale·w)."""
+        if x.ndim != 4 or x.shape[1] != 1 or not x.is_floating_point():
+            raise ValueError(
+                "CSCN takes floating-point Y (B, 1, h, w) in [0, 1], "
+                f"got {x.dtype} of shape {tuple(x.shape)}"
+            )
+        if scale not in self.scales:
+            known = ", ".join(map(str, self.scales))
+            raise ValueError(f"this CSCN upscales by {known}, not by {scale}")
+        h, w = x.shape[-2:]
+        factor = 1
+        for stage in self.stages:
+            if factor < scale:
+                factor *= 2
+                x = stage(resample(x, (factor * h, factor * w), (2.0, 2.0)))
+        if factor == scale:
+            return x
+        return resample(x, (scale * h, scale * w), (scale / factor, scale / factor))
