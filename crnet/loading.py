@@ -295,7 +295,7 @@ def _card_of_training(path: Path) -> Card:
         scales=recipe.scales,
         training={
             "data": f"{' + '.join(recipe.sets)} without {excluded}",
-            "recipe": json.dumps(state["recipe"]),
+            "recipe": json.dumps(recipe.fields()),
             "steps": state["global_step"],
             "hours": round(state["seconds"] / 3600, 2),
             "curve": f"validation PSNR in dB by step: {curve or 'none'}",

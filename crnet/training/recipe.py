@@ -28,49 +28,70 @@ class Recipe:
     ----------
     architecture : str
         Class of the network, one of :data:`crnet.networks.ARCHITECTURES`.
-    n0, m0, recursions, bias, threshold, residual
-        Arguments of a CRNet.
+    n0 : int
+        Feature maps of a CRNet.
+    m0 : int
+        Code maps of a CRNet, one per atom.
+    recursions : int
+        Recursions K of a CRNet.
+    bias : bool
+        Whether a CRNet has biases; the paper's has none.
+    threshold : bool
+        Whether a CRNet learns a threshold per atom; the paper's threshold is 0.
+    residual : bool
+        Whether CRNet-A adds its input to its output.
     sizes : dict
-        Arguments of any other network; ``--sizes depth=8 maps=32`` on the command line.
+        Arguments of the other networks, such as ``depth=8 maps=32``.
     scales : tuple of int
-        Enlargements trained together.
-    sets, exclude, validation : tuple of str
-        Image sets to train on, file names to leave out, and sets to validate on (may be empty).
+        Scales to train, all in one network.
+    sets : tuple of str
+        Image sets to train on.
+    exclude : tuple of str
+        File names to leave out of them.
+    validation : tuple of str
+        Image sets to validate on; empty for no validation.
     patch : int
-        Side of the network's input: pixels of HR for CRNet-A and others on the enlarged image, of
-        LR for CRNet-B and others on that.
+        Side of a patch in pixels of the network's input: HR pixels for networks on the enlarged
+        image, LR pixels for the others.
     batch : int
         Patches per step, over all devices.
     detail : float
         A patch is drawn with probability ∝ (its mean |HR − bicubic|)^detail; 0 is uniform.
     deep : float
-        Share α of the mean loss of the images after each recursion or block, which DRCN and MemNet
-        supervise, beside 1 − α of the loss of the output.
+        Weight α of the mean loss of the images after each recursion or block of DRCN and MemNet;
+        the loss of the output has the weight 1 − α.
     loss : str
-        ``l1`` and ``l2`` are means over pixels; ``l2-sum`` is eq. 15, ½ Σ over the pixels, mean
+        ``l1`` and ``l2`` are means over pixels; ``l2-sum`` is eq. 15: ½ Σ over the pixels, mean
         over the patches.
     steps : int
         Updates of the weights.
     optimizer : str
         ``adam``, ``muon`` (:mod:`crnet.training.muon`) or ``sgd``.
-    lr, momentum, weight_decay : float
-        Of the optimizer; momentum is β₁ of Adam.
+    lr : float
+        Learning rate.
+    momentum : float
+        Momentum of the optimizer; β₁ of Adam.
+    weight_decay : float
+        Weight decay of the optimizer.
     warmup : int
         Steps in which the rate rises linearly from zero.
     schedule : str
-        ``cosine`` falls to zero at the last step; ``step`` multiplies by `decay_factor` every
-        `decay_every` steps.
+        ``cosine`` falls to zero at the last step; ``step`` multiplies the rate by `decay_factor`
+        every `decay_every` steps.
+    decay_every : int
+        Steps between the decays of the ``step`` schedule.
+    decay_factor : float
+        Factor of each decay of the ``step`` schedule.
     clip : float
         Largest norm of the gradient of all weights together; larger ones are scaled down.
     ema : float
-        Decay of the averaged weights, which are validated and shipped.
+        Decay of the averaged weights, which are validated and exported.
     seed : int
-        Of the initial weights and of the patches.
+        Seed of the initial weights and of the patches.
     start : str
-        Bundled model or weights file to start from instead of random weights, or empty.
+        Bundled model or weights file to start from; empty for random weights.
     teacher : str
-        Bundled model, weights file or checkpoint whose images are the targets in place of HR, or
-        empty.  They lack what no network can know, so that the gradient is less noisy.
+        Bundled model, weights file or checkpoint whose images replace HR as targets; empty for HR.
     precision : str
         ``bf16-mixed`` or ``32-true``.
     checkpoint : bool
@@ -197,6 +218,20 @@ class Recipe:
             own = {name: own[name] for name in ("scale", "scales") if name in own}
         return own | self.sizes
 
+    def fields(self) -> dict[str, Any]:
+        """Return the fields that the architecture has; the others have their defaults."""
+        known = networks.arguments_of(self.architecture)
+        crnet = "n0" in known
+        absent = {name for name in _OF_CRNETS if not (crnet and name in known)}
+        absent |= {"sizes"} if crnet else {"checkpoint"}
+        absent |= set() if self.architecture in networks.DEEPLY_SUPERVISED else {"deep"}
+        usual = defaults()
+        return {
+            name: value
+            for name, value in dataclasses.asdict(self).items()
+            if name not in absent or value != usual[name]
+        }
+
     def toml(self) -> str:
         """Return the recipe as TOML, which `read` takes back."""
 
@@ -206,7 +241,7 @@ class Recipe:
             # JSON's values are TOML's, but for surrogate pairs and DEL.
             return json.dumps(value, ensure_ascii=False)
 
-        lines = (f"{k} = {written(v)}" for k, v in dataclasses.asdict(self).items())
+        lines = (f"{k} = {written(v)}" for k, v in self.fields().items())
         return "\n".join(lines).replace("\x7f", "\\u007f") + "\n"
 
     def differences(self, other: "Recipe") -> list[str]:
@@ -224,6 +259,11 @@ _CHOICES = {
     "schedule": ("cosine", "step"),
     "precision": ("bf16-mixed", "32-true"),
 }
+
+
+def defaults() -> dict[str, Any]:
+    """Return the value of each field that a recipe leaves out."""
+    return dataclasses.asdict(Recipe())
 
 
 def bundled() -> dict[str, Path]:

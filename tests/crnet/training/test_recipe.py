@@ -151,3 +151,20 @@ def test_every_field_is_documented() -> None:
     assert Recipe.__doc__ is not None
     for field in fields(Recipe):
         assert field.name in Recipe.__doc__
+
+
+@pytest.mark.parametrize(
+    ("recipe", "has", "lacks"),
+    [
+        ("crnet-a-compact", {"n0", "residual", "checkpoint"}, {"sizes", "deep"}),
+        ("crnet-b-compact", {"n0", "threshold"}, {"residual", "sizes", "deep"}),
+        ("srcnn-compact", {"sizes"}, {"n0", "m0", "recursions", "bias", "checkpoint", "deep"}),
+        ("drcn", {"sizes", "deep"}, {"n0", "recursions", "checkpoint"}),
+    ],
+)
+def test_a_recipe_shows_the_fields_of_its_architecture(
+    recipe: str, has: set[str], lacks: set[str]
+) -> None:
+    shown = tomllib.loads(read(recipe).toml()).keys()
+    assert has <= shown
+    assert not lacks & shown
