@@ -2,9 +2,21 @@
 
 import re
 from importlib import metadata
+from types import ModuleType
 
 from docutils import nodes
 from sphinx.addnodes import pending_xref
+
+import crnet
+import csc
+
+# Modules that a floor exports under a shorter name than that of the place where they live.
+MODULES = {
+    f"{floor.__name__}.{name}": value.__name__
+    for floor in (csc, crnet)
+    for name in floor.__all__
+    if isinstance(value := getattr(floor, name), ModuleType)
+}
 
 project = "csc-crnet"
 project_copyright = "the csc-crnet authors, BSD 3-Clause"
@@ -79,6 +91,8 @@ def link_names(app, doctree):
         if isinstance(span.parent, (pending_xref, nodes.reference)):
             continue
         if re.fullmatch(r"(csc|baselines|crnet)(\.\w+)+", name):
+            for short, module in MODULES.items():
+                name = re.sub(rf"^{short}\b", module, name)
             target = {"refdomain": "py", "reftype": "obj", "reftarget": name}
         elif found := re.fullmatch(r"notebooks/(\w+)\.ipynb", name):
             target = {"refdomain": "std", "reftype": "doc", "reftarget": f"/notebooks/{found[1]}"}
