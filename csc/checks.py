@@ -100,6 +100,8 @@ def check_weight(
                 f"{name} must be a number, one value per atom, shape ({M},), or 4-D and "
                 f"broadcast to the codes' {shape}; got shape {given}"
             )
+        if value.is_meta:  # has no values
+            return
         low, high = float(value.detach().min()), float(value.detach().max())
     elif isinstance(value, Real):
         low = high = float(value)
@@ -127,7 +129,9 @@ def check_mask(mask: Tensor, x: Tensor) -> None:
 
 
 def check_finite(x: Tensor, name: str) -> None:
-    """Require that no entry is NaN or infinite."""
+    """Require that no entry is NaN or infinite; a meta tensor has a shape and no entries."""
+    if x.is_meta:
+        return
     bad = int((~torch.isfinite(x.detach())).sum())
     if bad:
         raise ValueError(
