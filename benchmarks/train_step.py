@@ -7,8 +7,8 @@
    would write it down first (float32, NCHW; benchmarks/plain.py), same weights, in turn.
    `step_speedup` is the ratio of their medians.
 2. A step at K = 25 with and without recomputing the recursions, each in a process of its own:
-   `checkpoint_memory_ratio` is that of the peaks of resident memory above what the process held
-   before the step, `checkpoint_time_ratio` that of the median times.
+   `recompute_memory_ratio` is that of the peaks of resident memory above what the process held
+   before the step, `recompute_time_ratio` that of the median times.
 
 Quote the ratios: the seconds are this machine's, now.
 """
@@ -46,16 +46,16 @@ def stepper(net: nn.Module, batch: int, *, fast: bool) -> Callable[[], None]:
     return step
 
 
-def network(K: int, *, checkpoint: bool = False) -> CRNetA:
+def network(K: int, *, recompute: bool = False) -> CRNetA:
     net = CRNetA(64, 128, K, generator=torch.Generator().manual_seed(0))
-    net.cista.checkpoint = checkpoint
+    net.cista.recompute = recompute
     return net
 
 
-def peak(checkpoint: bool, batch: int) -> float:
+def peak(recompute: bool, batch: int) -> float:
     """MiB that one step needs beyond what the process holds; for a process of its own."""
-    stepper(network(1, checkpoint=checkpoint), 1, fast=True)()  # load what a step loads
-    step = stepper(network(25, checkpoint=checkpoint), batch, fast=True)
+    stepper(network(1, recompute=recompute), 1, fast=True)()  # load what a step loads
+    step = stepper(network(25, recompute=recompute), batch, fast=True)
     before = held("VmRSS")
     step()
     return held("VmHWM") - before
@@ -96,7 +96,7 @@ def main() -> None:
     tell(seconds, 6 * multiplications(net) * pixels)
 
     times = race(
-        {str(on): stepper(network(25, checkpoint=on), batch, fast=True) for on in (False, True)},
+        {str(on): stepper(network(25, recompute=on), batch, fast=True) for on in (False, True)},
         max(3, arguments.repeats // 2),
     )
     peaks = {
@@ -114,8 +114,8 @@ def main() -> None:
         print(f"  {name:15} {1e3 * times[str(on)]:8.0f} ms {peaks[on]:6.0f} MiB")
     ratios = {
         "step_speedup": seconds["plain float32"] / seconds["ours"],
-        "checkpoint_memory_ratio": peaks[True] / peaks[False],
-        "checkpoint_time_ratio": times["True"] / times["False"],
+        "recompute_memory_ratio": peaks[True] / peaks[False],
+        "recompute_time_ratio": times["True"] / times["False"],
     }
     finish(ratios, arguments.json)
 

@@ -40,6 +40,8 @@ class Recipe:
         Whether a CRNet learns a threshold per atom; the paper's threshold is 0.
     residual : bool
         Whether CRNet-A adds its input to its output.
+    border : int
+        LR pixels by which CRNet-B extends the image to each side, and crops the result.
     sizes : dict
         Arguments of the other networks, such as ``depth=8 maps=32``.
     scales : tuple of int
@@ -94,7 +96,7 @@ class Recipe:
         Bundled model, weights file or checkpoint whose images replace HR as targets; empty for HR.
     precision : str
         ``bf16-mixed`` or ``32-true``.
-    checkpoint : bool
+    recompute : bool
         Recompute the recursions in the backward pass instead of storing them.
     """
 
@@ -105,6 +107,7 @@ class Recipe:
     bias: bool = False
     threshold: bool = False
     residual: bool = True
+    border: int = 0
     sizes: dict[str, Any] = dataclasses.field(default_factory=dict)
     scales: tuple[int, ...] = (2, 3, 4)
     sets: tuple[str, ...] = ("T91", "BSDS200-train")
@@ -130,7 +133,7 @@ class Recipe:
     start: str = ""
     teacher: str = ""
     precision: str = "bf16-mixed"
-    checkpoint: bool = False
+    recompute: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what cannot be trained, before any work."""
@@ -144,7 +147,7 @@ class Recipe:
         for name in (*positive, "decay_factor"):
             if not 0 < getattr(self, name) < math.inf:
                 raise RecipeError(f"{name} must be finite and > 0, got {getattr(self, name)}")
-        for name in ("recursions", "seed", "warmup", "detail", "weight_decay"):
+        for name in ("recursions", "border", "seed", "warmup", "detail", "weight_decay"):
             if not 0 <= getattr(self, name) < 2**63:
                 raise RecipeError(f"{name} must be finite and ≥ 0, got {getattr(self, name)}")
         for name in ("ema", "momentum"):
@@ -177,6 +180,8 @@ class Recipe:
                 raise RecipeError(f"{field.name} is of CRNets; {name} takes sizes")
         if not self.residual and "residual" not in known:
             raise RecipeError(f"{name} cannot leave out its skip")
+        if self.border and "border" not in known:
+            raise RecipeError(f"{name} has no border; it must be 0")
         if "scale" in known and len(self.scales) != 1:
             raise RecipeError(f"a {name} makes one scale, got {list(self.scales)}")
         if not crnet:  # whose sizes are fields, and checked
@@ -213,6 +218,8 @@ class Recipe:
         values |= {"scale": self.scales[0], "scales": list(self.scales)}
         if self.residual:  # as it is, and has always been, unless said otherwise
             del values["residual"]
+        if not self.border:
+            del values["border"]
         own = {name: value for name, value in values.items() if name in known}
         if "n0" not in known:
             own = {name: own[name] for name in ("scale", "scales") if name in own}
@@ -223,7 +230,7 @@ class Recipe:
         known = networks.arguments_of(self.architecture)
         crnet = "n0" in known
         absent = {name for name in _OF_CRNETS if not (crnet and name in known)}
-        absent |= {"sizes"} if crnet else {"checkpoint"}
+        absent |= {"sizes"} if crnet else {"recompute"}
         absent |= set() if self.architecture in networks.DEEPLY_SUPERVISED else {"deep"}
         usual = defaults()
         return {
@@ -250,7 +257,9 @@ class Recipe:
         return [f"{k}: {v}, {theirs[k]}" for k, v in mine.items() if theirs[k] != v]
 
 
-_OF_CRNETS = ("n0", "m0", "recursions", "bias", "threshold", "residual")
+_OF_CRNETS = ("n0", "m0", "recursions", "bias", "threshold", "residual", "border")
+
+_EARLIER = {"checkpoint": "recompute"}  # what checkpoints and recipes of earlier versions say
 
 _CHOICES = {
     "architecture": tuple(networks.ARCHITECTURES),
@@ -304,6 +313,8 @@ def read(name: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe
 def from_fields(fields: Mapping[str, Any]) -> Recipe:
     """Return the recipe of a mapping; lists may stand for tuples and whole numbers for floats.
 
+    An earlier name of a field is read as its name of today.
+
     Raises
     ------
     RecipeError
@@ -311,7 +322,9 @@ def from_fields(fields: Mapping[str, Any]) -> Recipe:
     """
     types = {field.name: field.type for field in dataclasses.fields(Recipe)}
     taken: dict[str, Any] = {}
-    for name, value in fields.items():
+    renamed = {_EARLIER[name]: fields[name] for name in _EARLIER if name in fields}
+    given = {name: value for name, value in fields.items() if name not in _EARLIER}
+    for name, value in {**renamed, **given}.items():
         if name not in types:
             raise RecipeError(f"unknown recipe field {name!r}{_nearest(name, list(types))}")
         taken[name] = tuple(value) if isinstance(value, list) else value

@@ -95,9 +95,9 @@ def build(recipe: Recipe, *, fresh: bool = True, tell: bool = False) -> Network:
                 f"the weights of {recipe.start} do not fit the recipe: {error}"
             ) from None
     if isinstance(net, CRNetA | CRNetB):
-        net.cista.checkpoint = recipe.checkpoint
-    elif recipe.checkpoint:
-        raise ValueError(f"{recipe.architecture} has no recursions to checkpoint")
+        net.cista.recompute = recipe.recompute
+    elif recipe.recompute:
+        raise ValueError(f"{recipe.architecture} has no recursions to recompute")
     net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return net
 

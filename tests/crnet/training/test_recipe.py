@@ -1,5 +1,5 @@
 import tomllib
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import pytest
@@ -64,6 +64,22 @@ def test_the_network_of_a_recipe_has_its_arguments() -> None:
     assert read("mdsr", {"sizes": {"maps": 8}}).network() == {"scales": [2, 3, 4], "maps": 8}
 
 
+def test_a_border_is_an_argument_only_where_there_is_one() -> None:
+    """Cards and checkpoints of networks without a border stay as they were."""
+    assert "border" not in Recipe(architecture="CRNetB").network()
+    assert Recipe(architecture="CRNetB", border=4).network()["border"] == 4
+
+
+@pytest.mark.parametrize("value", [False, True])
+def test_fields_of_earlier_recipes_are_read(value: bool) -> None:
+    """`recompute` was called `checkpoint`, and `border` did not exist."""
+    fields = asdict(Recipe(architecture="CRNetB"))
+    del fields["recompute"], fields["border"]
+    recipe = from_fields({**fields, "checkpoint": value})
+    assert recipe == Recipe(architecture="CRNetB", recompute=value)
+    assert from_fields({"checkpoint": value, "recompute": not value}).recompute is not value
+
+
 def test_overrides_replace_fields() -> None:
     assert read("crnet-a-paper", {"lr": 1}) == replace(read("crnet-a-paper"), lr=1.0)
 
@@ -117,6 +133,8 @@ def test_rates() -> None:
         ({"architecture": "DDBPN", "scales": [3]}, "by 2, 4 or 8, not by 3"),
         ({"architecture": "VDSR", "residual": False}, "residual is of CRNets"),
         ({"architecture": "CRNetB", "residual": False}, "CRNetB cannot leave out its skip"),
+        ({"border": 4}, "CRNetA has no border"),
+        ({"architecture": "CRNetB", "border": -1}, "border must be finite and ≥ 0"),
         ({"deep": 0.5}, "CRNetA has one output; deep must be 0"),
         ({"architecture": "DRCN", "deep": 1.5}, r"deep must be in \[0, 1\]"),
     ],
@@ -156,10 +174,10 @@ def test_every_field_is_documented() -> None:
 @pytest.mark.parametrize(
     ("recipe", "has", "lacks"),
     [
-        ("crnet-a-compact", {"n0", "residual", "checkpoint"}, {"sizes", "deep"}),
-        ("crnet-b-compact", {"n0", "threshold"}, {"residual", "sizes", "deep"}),
-        ("srcnn-compact", {"sizes"}, {"n0", "m0", "recursions", "bias", "checkpoint", "deep"}),
-        ("drcn", {"sizes", "deep"}, {"n0", "recursions", "checkpoint"}),
+        ("crnet-a-compact", {"n0", "residual", "recompute"}, {"sizes", "deep"}),
+        ("crnet-b-compact", {"n0", "threshold", "border"}, {"residual", "sizes", "deep"}),
+        ("srcnn-compact", {"sizes"}, {"n0", "m0", "recursions", "bias", "recompute", "deep"}),
+        ("drcn", {"sizes", "deep"}, {"n0", "recursions", "recompute"}),
     ],
 )
 def test_a_recipe_shows_the_fields_of_its_architecture(

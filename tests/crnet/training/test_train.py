@@ -90,7 +90,7 @@ def cut(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
 
 @pytest.mark.parametrize(
     "recipe",
-    [TINY, replace(TINY, optimizer="muon", schedule="step", checkpoint=True), TINY_B,
+    [TINY, replace(TINY, optimizer="muon", schedule="step", recompute=True), TINY_B,
      replace(TINY, optimizer="sgd", lr=0.01, precision="32-true", threshold=True),
      replace(NORMALIZED, architecture="DRRN", sizes={"units": 2, "maps": 8})],
     ids=["adam", "muon", "crnet-b", "sgd", "normalized"],
