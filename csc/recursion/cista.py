@@ -7,37 +7,38 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from csc.checks import check_dictionary, check_finite, check_images, check_weight
-from csc.recursion.unfold import Kernels, iterates, last_iterate, recur_checkpointed
+from csc.recursion.kernel import check_kernel, check_not_identity
+from csc.recursion.unfold import Kernels, iterates, last_iterate, recur_recomputed
 
 
 class CISTA(nn.Module):
-    """Learned convolutional ISTA; one (W, S, θ) shared by all K recursions.
+    """Map images to codes by a learned convolutional ISTA; all K recursions share (W, S, θ).
 
-    z_0 = h(W ⊗ x) is ISTA's first step from zero, so a freshly built
-    ``CISTA(unfold(D, lam, L), K)(x)`` equals K + 1 ISTA steps
-    (``tests/csc/recursion/test_cista.py``); training is what makes them differ.
+    z_0 = h(W ⊗ x) is ISTA's first step from zero.  A freshly built
+    ``CISTA(unfold(D, lam, L), K)(x)`` therefore equals K + 1 steps of ISTA
+    (``tests/csc/recursion/test_cista.py``).  Training makes them differ.
 
-    The number of recursions changes no parameter: set `recursions` at any time.
+    No parameter depends on `recursions`: set it at any time.
 
     Parameters
     ----------
     kernels : Kernels
-        Initial values, copied.  S of side 2k−1 is exact, of side k the paper's relaxation, which
-        equals no ISTA.  theta None is the paper's h = ReLU with θ = 0; otherwise θ is learned, one
-        per atom, and kept ≥ 0 by clamping it where it is used.
+        Initial values, copied.  S of side 2k−1 is exact.  S of side k is the paper's relaxation
+        and equals no ISTA.  With theta None, h = ReLU with θ = 0, as in the paper.  Otherwise θ is
+        learned, one per atom, and clamped to θ ≥ 0 where it is used.
     recursions : int
         K ≥ 0.
     nonneg : bool
         Non-negative codes.
     padding : int
         Zero padding of the image; k // 2 gives codes of the image's size.
-    checkpoint : bool
-        Recompute the recursions in the backward pass instead of storing their codes.
+    recompute : bool
+        Save memory: recompute the codes in the backward pass instead of storing them.
 
     Raises
     ------
     ValueError, TypeError
-        If the kernels do not fit together or `padding` or `recursions` is negative.
+        If the kernels do not fit together, or `padding` or `recursions` is negative.
 
     References
     ----------
@@ -65,41 +66,27 @@ class CISTA(nn.Module):
         *,
         nonneg: bool = False,
         padding: int = 0,
-        checkpoint: bool = False,
+        recompute: bool = False,
     ) -> None:
         super().__init__()
         W, S, theta = kernels
-        check_dictionary(W)
-        M = W.shape[0]
-        if S.ndim != 4 or S.shape[:2] != (M, M) or S.shape[2] != S.shape[3] or S.shape[3] % 2 == 0:
-            raise ValueError(
-                f"W has {M} atoms, so S must be ({M}, {M}, s, s), s odd; got {tuple(S.shape)}"
-            )
-        if S.dtype != W.dtype or S.device != W.device:
-            raise TypeError(f"W is {W.dtype} on {W.device} but S is {S.dtype} on {S.device}")
-        check_finite(W, "W")
-        check_finite(S, "S")
-        if theta is not None:
-            check_weight(theta, (1, M, 1, 1), "theta")
-            if theta.shape != (M,):
-                raise ValueError(f"theta must have shape ({M},), got {tuple(theta.shape)}")
+        _check_kernels(W, S, theta)
+        check_not_identity(theta, nonneg)
         if padding < 0 or recursions < 0:
             raise ValueError(f"padding and recursions must be ≥ 0, got {padding} and {recursions}")
-        if theta is None and not nonneg:
-            raise ValueError("no threshold and signed codes make h the identity; pass nonneg=True")
         self.W = nn.Parameter(W.detach().clone())
         self.S = nn.Parameter(S.detach().clone())
         self.theta = None if theta is None else nn.Parameter(theta.detach().clone())
         self.recursions = recursions
         self.nonneg = nonneg
         self.padding = padding
-        self.checkpoint = checkpoint
+        self.recompute = recompute
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images (B, C, H, W) to codes z_K (B, M, H+2p-k+1, W+2p-k+1)."""
         u, theta = self.drive(x)
         theta = None if theta is None else theta[:, None, None]
-        run = recur_checkpointed if self.checkpoint and torch.is_grad_enabled() else last_iterate
+        run = recur_recomputed if self.recompute and torch.is_grad_enabled() else last_iterate
         return run(u, self.S, theta, self.recursions, self.nonneg)
 
     def codes(self, x: Tensor) -> Iterator[Tensor]:
@@ -108,7 +95,7 @@ class CISTA(nn.Module):
         return iterates(u, self.S, theta, self.recursions, nonneg=self.nonneg)
 
     def drive(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return W ⊗ x, as codes, and θ, (M,) or None: what :func:`csc.recur` takes."""
+        """Return what :func:`csc.recur` takes: u = W ⊗ x in the shape of codes, and θ or None."""
         check_images(x)
         if x.shape[1] != self.W.shape[1]:
             raise ValueError(f"x has {x.shape[1]} channels but the block takes {self.W.shape[1]}")
@@ -125,3 +112,16 @@ class CISTA(nn.Module):
             f"M={M}, C={C}, k={k}, S={s}x{s}, K={self.recursions}, "
             f"threshold={self.theta is not None}, nonneg={self.nonneg}, padding={self.padding}"
         )
+
+
+def _check_kernels(W: Tensor, S: Tensor, theta: Tensor | None) -> None:
+    check_dictionary(W)
+    M = W.shape[0]
+    check_kernel(S, M)
+    if S.dtype != W.dtype or S.device != W.device:
+        raise TypeError(f"W is {W.dtype} on {W.device} but S is {S.dtype} on {S.device}")
+    check_finite(W, "W")
+    if theta is not None:
+        check_weight(theta, (1, M, 1, 1), "theta")
+        if theta.shape != (M,):
+            raise ValueError(f"theta must have shape ({M},), got {tuple(theta.shape)}")

@@ -1,18 +1,19 @@
-"""Does a recursion z ← h(u + S ⊗ z) settle for certain?  A certificate that holds for every u.
+"""Certify that a recursion z ← h(u + S ⊗ z) settles, for every u.
 
-h, a soft threshold or ReLU, is a proximal map and so 1-Lipschitz.  Of ‖S‖ and of the monotonicity
-μ = λ_min(I − (S + Sᵀ)/2), both from :mod:`csc.recursion.spectrum`, it follows:
+h is a soft threshold or ReLU.  Both are proximal maps, so h is 1-Lipschitz.  Two numbers from
+:mod:`csc.recursion.spectrum` then decide: the norm ‖S‖ and the monotonicity
+μ = λ_min(I − (S + Sᵀ)/2).
 
-* ‖S‖ = q < 1: a contraction.  From z = 0, of which z_0 = h(u) is the first step, Banach's bound is
+* ‖S‖ = q < 1: a contraction.  z_0 = h(u) is the first step from z = 0, so Banach's bound is
   ‖z_K − z*‖ ≤ q^(K+1) ‖z*‖.
-* ‖S‖ ≤ 1: non-expansive, no two starts drift apart.  ISTA's S is of this kind.
-* μ > 0, whatever ‖S‖: z = h(u + S z) has exactly one solution, as 0 ∈ (I − S)z − u + ∂θ‖z‖₁ is
-  strongly monotone.  The recursion itself may miss it; the damped one of
-  :func:`csc.recursion.settling.fixed_point` finds it.  And ‖z − z*‖ ≤ (1 + ‖I − S‖)/μ · ‖z − h(u +
-  S z)‖ for every z.
+* ‖S‖ ≤ 1: non-expansive.  Two starts never drift apart.  ISTA's S is non-expansive.
+* μ > 0, for any ‖S‖: z = h(u + S z) has exactly one solution, because the inclusion
+  0 ∈ (I − S)z − u + ∂θ‖z‖₁ is strongly monotone.  The recursion may miss it, but the damped one of
+  :func:`csc.recursion.settling.fixed_point` finds it.  For every z,
+  ‖z − z*‖ ≤ (1 + ‖I − S‖)/μ · ‖z − h(u + S z)‖.
 
-A trained S is often none of these, and its recursion may settle on natural images all the same:
-see :mod:`csc.recursion.settling`, which looks and estimates.
+A trained S often satisfies none of these.  Its recursion may still settle on natural images:
+:mod:`csc.recursion.settling` runs it and estimates.
 
 References
 ----------
@@ -28,7 +29,8 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from csc.recursion.spectrum import Size, check_kernel, monotonicity, operator_norm
+from csc.recursion.kernel import Size, check_kernel, complement
+from csc.recursion.spectrum import monotonicity, operator_norm
 
 Verdict: TypeAlias = Literal["contraction", "non-expansive", "unproven"]
 _ROUNDING = 1e-12  # of the eigenvalues, in float64
@@ -36,7 +38,7 @@ _ROUNDING = 1e-12  # of the eigenvalues, in float64
 
 @dataclass(frozen=True)
 class Certificate:
-    """What is certain about a recursion, for every input u.
+    """Bounds that hold for a recursion and every input u.
 
     Attributes
     ----------
@@ -47,7 +49,7 @@ class Certificate:
     complement : float
         Upper bound on ‖I − S‖₂.
     rounding : float
-        What rounding S to its dtype may add to its norm; ISTA's S has norm 1 but for that.
+        Allowance for the rounding of S to its dtype.  Without it, ISTA's S has norm at most 1.
     """
 
     norm: float
@@ -64,16 +66,21 @@ class Certificate:
 
     @property
     def unique(self) -> bool:
-        """Tell whether there is exactly one fixed point: a contraction, or μ > 0."""
+        """Tell whether exactly one fixed point is certain: a contraction, or μ > 0."""
         return self.verdict == "contraction" or self.mu > self.rounding
 
-    def recursions(self, tol: float = 1e-3) -> int | None:
-        """Return a K for which ‖z_K − z*‖ ≤ tol ‖z*‖ is certain: q^(K+1) ≤ tol, or None.
+    def sufficient(self, tol: float = 1e-3) -> int | None:
+        """Return the smallest K with q^(K+1) ≤ tol, so that ‖z_K − z*‖ ≤ tol ‖z*‖ is certain.
 
         Parameters
         ----------
         tol : float
             Relative distance, in (0, 1).
+
+        Returns
+        -------
+        int or None
+            None if S is not certified as a contraction.
 
         Raises
         ------
@@ -89,9 +96,9 @@ class Certificate:
         return max(0, math.ceil(math.log(tol) / math.log(self.norm) - 1e-9) - 1)
 
     def distance(self, residual: float) -> float:
-        """Return a bound on ‖z − z*‖ from ‖z − h(u + S z)‖; infinite where nothing is certain.
+        """Return a bound on ‖z − z*‖ from the residual ‖z − h(u + S z)‖.
 
-        The smaller of r/(1 − q) and r (1 + ‖I − S‖)/μ.
+        It is the smaller of r/(1 − q) and r (1 + ‖I − S‖)/μ, and infinite if neither is certain.
         """
         bounds = [math.inf]
         if self.verdict == "contraction":
@@ -109,8 +116,8 @@ def certify(S: Tensor, size: Size | None = None) -> Certificate:
     S : Tensor, shape (M, M, s, s)
         Recursion kernel, s odd.
     size : (int, int), optional
-        Height and width of the codes; by default for every size, by bounds that are some percent
-        looser.
+        Height and width of the codes.  By default the bounds hold for every size, and are a few
+        percent looser.
 
     Returns
     -------
@@ -119,19 +126,20 @@ def certify(S: Tensor, size: Size | None = None) -> Certificate:
     Raises
     ------
     ValueError, TypeError
-        If S is no finite kernel or the size is not two positive integers.
+        If S is not a finite kernel or the size is not two positive integers.
 
     Examples
     --------
     >>> certificate = certify(torch.full((1, 1, 1, 1), 0.5))
-    >>> certificate.verdict, certificate.norm, certificate.recursions(1e-3)  # 2^-10 < 1e-3
+    >>> certificate.verdict, certificate.norm, certificate.sufficient(1e-3)  # 2^-10 < 1e-3
     ('contraction', 0.5, 9)
     """
     check_kernel(S)
-    M, middle = S.shape[0], S.shape[-1] // 2
-    complement = -S.detach().double()
-    complement[torch.arange(M), torch.arange(M), middle, middle] += 1
-    rounding = max(_ROUNDING, torch.finfo(S.dtype).eps * float(S.detach().norm()))
+    S = S.detach()
+    rounding = max(_ROUNDING, torch.finfo(S.dtype).eps * float(S.norm()))
     return Certificate(
-        operator_norm(S, size), monotonicity(S, size), operator_norm(complement, size), rounding
+        norm=operator_norm(S, size),
+        mu=monotonicity(S, size),
+        complement=operator_norm(complement(S.double()), size),
+        rounding=rounding,
     )

@@ -1,14 +1,19 @@
 """How far a trained recursion is from ISTA: what is left of S = δ − DᵀD/L and W = Dᵀ/L.
 
-On a periodic grid, I − Ŝ(ω) = D̂(ω)ᴴ D̂(ω)/L is Hermitian, positive semidefinite and of rank ≤ C at
-every frequency, C the channels of the atoms.  Any A = I − Ŝ(ω) splits orthogonally into
+On a periodic grid, ISTA has I − Ŝ(ω) = D̂(ω)ᴴ D̂(ω)/L.  This matrix is Hermitian, positive
+semidefinite and of rank ≤ C at every frequency, with C the channels of the atoms.  Any
+A = I − Ŝ(ω) splits orthogonally into
 
     A = [top C positive]  +  [positive beyond rank C]  +  [negative]  +  [skew-Hermitian],
 
-the first three from the eigenvalues of its Hermitian part.  By Parseval the squared norms add up to
-‖δ − S‖² over the frequencies, and all but the first are missing from every ISTA, whatever its atoms
-and L: a lower bound on the distance.  Atoms found by :func:`nearest_dictionary` bound it from
-above.  Distances are relative to ‖δ − S‖, the distance to the trivial ISTA of D = 0.
+the first three from the eigenvalues of its Hermitian part.  By Parseval, their squared norms add up
+to ‖δ − S‖² over the frequencies.  No ISTA has any but the first part, whatever its atoms and L.
+The other three are therefore a lower bound on the distance to every ISTA.  The atoms of
+:func:`nearest_dictionary` give an upper bound.  Distances are relative to ‖δ − S‖, the distance to
+the trivial ISTA of D = 0.
+
+A random kernel has some of the first part too.  :func:`control` measures how much, on kernels that
+share the norm, the entries, the trace and the symmetry of δ − S and are random otherwise.
 
 References
 ----------
@@ -25,24 +30,18 @@ from torch.nn import functional as F
 
 from csc.checks import check_dictionary, check_finite
 from csc.conv import gram
-from csc.recursion.spectrum import (
-    Size,
-    check_kernel,
-    check_size,
-    operator_norm,
-    responses,
-    transpose,
-)
+from csc.recursion.kernel import Size, check_kernel, check_size, complement
+from csc.recursion.spectrum import operator_norm, responses, transpose
 from csc.recursion.unfold import Kernels
 
 
 class Remains(NamedTuple):
-    """What is left of ISTA in S: shares of ‖δ − S‖², that sum to one, and two bounds.
+    """What is left of ISTA in S: four fractions of ‖δ − S‖² that sum to one, and bounds.
 
-    kept : of rank ≤ C and positive, as ISTA's; rank : positive beyond rank C; negative; skew : not
-    symmetric; low, high : extreme eigenvalues of I − (S + Sᵀ)/2, in [0, 1] for ISTA with a step of
-    1/L; distance : √(1 − kept), at most the distance of δ − S in Frobenius norm to any DᵀD/L,
-    relative; operator : the same in operator norm.
+    kept : of rank ≤ C and positive, as ISTA's; rank : positive beyond rank C; negative : negative
+    eigenvalues; skew : not symmetric; low, high : extreme eigenvalues of I − (S + Sᵀ)/2, in [0, 1]
+    for ISTA with step 1/L; distance : √(1 − kept), a lower bound on the relative distance of δ − S
+    to any DᵀD/L in Frobenius norm; operator : the same in operator norm.
     """
 
     kept: float
@@ -55,11 +54,18 @@ class Remains(NamedTuple):
     operator: float
 
 
+class Control(NamedTuple):
+    """What random kernels keep of ISTA: mean and standard deviation of each field of `Remains`."""
+
+    mean: Remains
+    spread: Remains
+
+
 class Nearest(NamedTuple):
     """The nearest ISTA that was found.
 
-    D : (M, C, k, k), atoms over √L; S : (M, M, s, s), its kernel δ − DᵀD/L; distance and operator :
-    ‖S − S'‖/‖δ − S‖ in Frobenius and in operator norm.
+    D : (M, C, k, k), atoms over √L; S : (M, M, s, s), its kernel S' = δ − DᵀD/L; distance,
+    operator : ‖S − S'‖/‖δ − S‖ in Frobenius and in operator norm.
     """
 
     D: Tensor
@@ -69,10 +75,10 @@ class Nearest(NamedTuple):
 
 
 class Fit(NamedTuple):
-    """How δ − S resembles the Gram kernel of W: δ − S ≈ scale·WᵀW.
+    """How well the Gram kernel of W fits δ − S: δ − S ≈ scale·WᵀW.
 
-    scale : least squares, L for ISTA; correlation : cosine between the two, 1 for ISTA; residual :
-    √(1 − correlation²), the relative distance at that scale.
+    scale : by least squares, L for ISTA; correlation : cosine between the two, 1 for ISTA;
+    residual : √(1 − correlation²), the relative distance at that scale.
     """
 
     scale: float
@@ -81,7 +87,7 @@ class Fit(NamedTuple):
 
 
 def symmetry_defect(S: Tensor) -> float:
-    """Return ‖S − Sᵀ‖/‖S‖ in Frobenius norm: 0 for ISTA, √2 on average for random S, at most 2.
+    """Return ‖S − Sᵀ‖/‖S‖ in Frobenius norm: 0 for ISTA, about √2 for random S, at most 2.
 
     Parameters
     ----------
@@ -91,12 +97,12 @@ def symmetry_defect(S: Tensor) -> float:
     Returns
     -------
     float
-        Zero where S is.
+        0 for S = 0.
 
     Raises
     ------
     ValueError, TypeError
-        If S is no finite kernel.
+        If S is not a finite kernel.
 
     Examples
     --------
@@ -111,17 +117,17 @@ def symmetry_defect(S: Tensor) -> float:
 
 
 def remains(S: Tensor, channels: int, size: Size) -> Remains:
-    """Return how ‖δ − S‖² splits into what an ISTA of C channels can have and what none can.
+    """Split ‖δ − S‖² into the part that an ISTA of C channels can have and the parts it cannot.
 
     Parameters
     ----------
     S : Tensor, shape (M, M, s, s)
         Recursion kernel, s odd.
     channels : int
-        C ≥ 1, the channels that W takes, to which the rank is limited.
+        C ≥ 1, the channels that W takes; ISTA's rank is at most C.
     size : (int, int)
-        Height and width of the periodic grid, each ≥ s.  The bound holds against S' = δ − DᵀD/L
-        whose side fits on the grid as well.
+        Height and width of the periodic grid, each ≥ s.  The bounds hold for every S' = δ − DᵀD/L
+        that fits on the grid as well.
 
     Returns
     -------
@@ -129,19 +135,19 @@ def remains(S: Tensor, channels: int, size: Size) -> Remains:
 
     Notes
     -----
-    Half of a random S is symmetric, and half of its eigenvalues positive: `kept` is far from zero
-    for a kernel that has nothing of ISTA.  Compare with that of the shuffled entries of S.
+    Half of a random S is symmetric, and half of its eigenvalues are positive.  `kept` is therefore
+    far from zero even for a kernel that has nothing of ISTA.  Compare with :func:`control`.
 
     Raises
     ------
     ValueError, TypeError
-        If S is no finite kernel, `channels` not positive or the grid smaller than S; or S = δ.
+        If S is not a finite kernel or S = δ, `channels` < 1, or the grid is smaller than S.
 
     Examples
     --------
     >>> S = torch.tensor([[1.0, -1.0], [1.0, 0.0]]).view(2, 2, 1, 1)  # I − S = 0, 1 / −1, 1
     >>> r = remains(S, 1, (4, 4))
-    >>> [round(share, 3) for share in (r.kept, r.rank, r.negative, r.skew)]
+    >>> [round(part, 3) for part in (r.kept, r.rank, r.negative, r.skew)]
     [0.333, 0.0, 0.0, 0.667]
     """
     check_kernel(S)
@@ -155,7 +161,7 @@ def remains(S: Tensor, channels: int, size: Size) -> Remains:
     eye = torch.eye(S.shape[0], dtype=torch.complex128, device=S.device)
     for Sw in responses(S, size):
         A = eye - Sw
-        values = torch.linalg.eigvalsh((A + A.mH) / 2).flip(-1)  # falling
+        values = torch.linalg.eigvalsh((A + A.mH) / 2).flip(-1)  # descending
         skew = (A - A.mH) / 2
         positive, below = values.clamp(min=0), values.clamp(max=0)
         found = [
@@ -171,12 +177,107 @@ def remains(S: Tensor, channels: int, size: Size) -> Remains:
         beyond = singular[..., channels:].max() if channels < S.shape[0] else 0.0
         worst = max(worst, -low, float(beyond), float(torch.linalg.eigvalsh(1j * skew).abs().max()))
     if not largest:
-        raise ValueError("S is δ: I − S is zero, and nothing can be said relative to it")
+        raise ValueError("S is δ, so I − S is zero and has no parts")
     kept, rank, negative, skewed = (parts / parts.sum()).tolist()
     lost = rank + negative + skewed
     return Remains(
         kept, rank, negative, skewed, low, high, math.sqrt(lost), min(1.0, worst / largest)
     )
+
+
+def control(
+    S: Tensor,
+    channels: int,
+    size: Size,
+    *,
+    draws: int = 10,
+    generator: torch.Generator | None = None,
+) -> Control:
+    """Return mean and standard deviation of :func:`remains` over draws of :func:`shuffled`.
+
+    If `kept` of S is within a few spreads of the mean, nothing of ISTA is left in S beyond its
+    norm, entries, trace and symmetry.
+
+    Parameters
+    ----------
+    S, channels, size
+        As in :func:`remains`.
+    draws : int
+        Number of random kernels, ≥ 2.
+    generator : torch.Generator, optional
+        Source of the draws.
+
+    Returns
+    -------
+    Control
+
+    Raises
+    ------
+    ValueError, TypeError
+        As in :func:`remains`, or if `draws` < 2.
+
+    Examples
+    --------
+    >>> from csc import dct_dictionary, unfold
+    >>> S = unfold(dct_dictionary(3), 0.1, 9.0).S
+    >>> by_chance = control(S, 1, (8, 8), generator=torch.Generator().manual_seed(0))
+    >>> remains(S, 1, (8, 8)).kept > by_chance.mean.kept + 10 * by_chance.spread.kept
+    True
+    """
+    if draws < 2:
+        raise ValueError(f"draws must be ≥ 2, got {draws}")
+    found = [remains(shuffled(S, generator=generator), channels, size) for _ in range(draws)]
+    table = torch.tensor(found, dtype=torch.float64)
+    return Control(Remains(*table.mean(0).tolist()), Remains(*table.std(0).tolist()))
+
+
+def shuffled(S: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+    """Return S with the entries of A = δ − S shuffled, in pairs that keep its symmetry.
+
+    Transposition pairs the entry (i, j, t) with (j, i, −t).  All pairs are permuted, and each is
+    swapped or not at random.  The M entries (i, i, 0), which have no partner, are permuted among
+    themselves.  So A keeps its entries and with them its norm and sparsity; it keeps ‖A + Aᵀ‖,
+    ‖A − Aᵀ‖ and its trace.  All else is random: which atoms interact, at which shift.
+
+    Shuffling the entries of S instead would answer another question.  It moves the large diagonal
+    of S elsewhere, which leaves δ in A: an identity, all positive, that says nothing about S.
+
+    Parameters
+    ----------
+    S : Tensor, shape (M, M, s, s)
+        Recursion kernel, s odd.
+    generator : torch.Generator, optional
+        Source of the shuffle.
+
+    Returns
+    -------
+    Tensor, shape (M, M, s, s)
+
+    Raises
+    ------
+    ValueError, TypeError
+        If S is not a finite kernel.
+
+    Examples
+    --------
+    >>> S = torch.tensor([[1.0, 2.0], [3.0, 1.0]]).view(2, 2, 1, 1)
+    >>> sorted(shuffled(S).flatten().tolist())
+    [1.0, 1.0, 2.0, 3.0]
+    """
+    check_kernel(S)
+    A = complement(S.detach()).flatten()
+    index = torch.arange(A.numel(), device="cpu").view(S.shape)
+    partner = index.transpose(0, 1).flip(2, 3).flatten()  # of the entry at each index
+    one = index.flatten()
+    first, alone = one[one < partner], one[one == partner]
+    second = partner[first]
+    order = torch.randperm(len(first), generator=generator)
+    swap = torch.rand(len(first), generator=generator) < 0.5
+    from_first = torch.where(swap, second[order], first[order])
+    out = torch.empty_like(A)
+    out[first], out[second] = A[from_first], A[partner[from_first]]
+    out[alone] = A[alone[torch.randperm(len(alone), generator=generator)]]
+    return complement(out.view(S.shape))
 
 
 def nearest_dictionary(
@@ -189,21 +290,21 @@ def nearest_dictionary(
     steps: int = 300,
     generator: torch.Generator | None = None,
 ) -> Nearest:
-    """Return atoms D with δ − DᵀD nearest to S in Frobenius norm, found by L-BFGS.
+    """Return atoms D whose δ − DᵀD is near S in Frobenius norm, found by L-BFGS.
 
-    The problem is not convex: the distance is that of a local minimum, an upper bound.
+    The problem is not convex.  The distance found is a local minimum, and so an upper bound.
 
     Parameters
     ----------
     S : Tensor, shape (M, M, s, s)
         Recursion kernel, s odd.
     channels, k : int
-        C and side of the atoms, whose S has side 2k − 1.
+        C and side of the atoms.  Their S has side 2k − 1.
     crop : bool
-        Compare within the s×s support of S only, where 2k − 1 > s; the crop of an ISTA's S, which
-        the paper's k×k S might be, belongs to no ISTA itself.
+        If 2k − 1 > s, compare only within the s×s support of S.  The paper's k×k S might be such a
+        crop of an ISTA's S; the crop itself belongs to no ISTA.
     start : Tensor, shape (M, C, k, k), optional
-        Atoms to start from, scaled to fit, such as W; random ones by default.
+        Atoms to start from, such as W; they are scaled to fit.  Random by default.
     steps : int
         Largest number of steps, ≥ 1.
     generator : torch.Generator, optional
@@ -212,12 +313,12 @@ def nearest_dictionary(
     Returns
     -------
     Nearest
-        In float64.  Its S has the side of S where cropped, else the larger of s and 2k − 1.
+        In float64.  Its S has side s if cropped, else the larger of s and 2k − 1.
 
     Raises
     ------
     ValueError, TypeError
-        If S is no finite kernel or δ, a number is not positive, or `start` has another shape.
+        If S is not a finite kernel, S = δ, a number is not positive, or `start` does not fit.
 
     Examples
     --------
@@ -238,23 +339,23 @@ def nearest_dictionary(
     if tuple(start.shape) != shape:
         raise ValueError(f"start must have shape {shape}, got {tuple(start.shape)}")
     side = S.shape[-1] if crop else max(S.shape[-1], 2 * k - 1)
-    A = _sized(_complement(S.detach().double()), side)
+    A = _sized(complement(S.detach().double()), side)
     norm = float(A.norm())
     if not norm:
-        raise ValueError("S is δ, the S of D = 0: there is nothing to fit")
+        raise ValueError("S is δ, the S of D = 0, so there is nothing to fit")
     D = start.detach().double()
     G = _sized(gram(D), side)
     D = D * math.sqrt(max(float((A * G).sum()) / max(float(G.square().sum()), 1e-300), 1e-6))
     D = _descend(D, A / norm, norm, steps)
     found = _sized(gram(D), side)
     operator = operator_norm(A - found) / operator_norm(A)
-    return Nearest(D, _complement(found), float((A - found).norm()) / norm, operator)
+    return Nearest(D, complement(found), float((A - found).norm()) / norm, operator)
 
 
 def gram_fit(kernels: Kernels) -> Fit:
-    """Return how δ − S resembles scale·WᵀW, with WᵀW the Gram kernel of W as a dictionary.
+    """Fit δ − S by scale·WᵀW, with WᵀW the Gram kernel of W taken as a dictionary.
 
-    The larger of the two kernels is cropped to the other's side; ISTA's are equal.
+    The larger of the two kernels is cropped to the side of the other.  ISTA's have one side.
 
     Parameters
     ----------
@@ -268,7 +369,7 @@ def gram_fit(kernels: Kernels) -> Fit:
     Raises
     ------
     ValueError, TypeError
-        If W or S is not finite, they do not fit together, or W or δ − S is zero.
+        If W or S is not finite, they have different M, or W or δ − S is zero.
 
     Examples
     --------
@@ -283,11 +384,11 @@ def gram_fit(kernels: Kernels) -> Fit:
     if W.shape[0] != S.shape[0]:
         raise ValueError(f"W has {W.shape[0]} atoms but S is for {S.shape[0]}")
     side = min(S.shape[-1], 2 * W.shape[-1] - 1)
-    A = _sized(_complement(S.detach().double()), side)
+    A = _sized(complement(S.detach().double()), side)
     G = _sized(gram(W.detach().double()), side)
     a, g, ag = float(A.norm()), float(G.norm()), float((A * G).sum())
     if not a or not g:
-        raise ValueError("W or δ − S is zero, and resembles nothing")
+        raise ValueError("W or δ − S is zero, so their fit is undefined")
     cosine = max(-1.0, min(1.0, ag / (a * g)))
     return Fit(ag / g**2, cosine, float((A / a - cosine * G / g).norm()))
 
@@ -298,23 +399,23 @@ def problem_of(kernels: Kernels, *, tol: float = 1e-5) -> tuple[Tensor, Tensor, 
     Parameters
     ----------
     kernels : Kernels
-        (W, S, θ), as of :func:`csc.unfold`.
+        (W, S, θ), as :func:`csc.unfold` returns them.
     tol : float
-        Largest relative distance of δ − S to L·WᵀW that counts as rounding.
+        Largest relative distance between δ − S and L·WᵀW that counts as rounding.
 
     Returns
     -------
     D : Tensor, shape (M, C, k, k)
         Dictionary.
     lam : Tensor, shape (M,)
-        λ, zero where θ is None.
+        λ, zero if θ is None.
     L : float
         Lipschitz constant.
 
     Raises
     ------
     ValueError
-        If there is no such problem: S is not δ − L·WᵀW for any L > 0, as after training.
+        If S ≠ δ − L·WᵀW for every L > 0, as after training.
 
     Examples
     --------
@@ -355,21 +456,13 @@ def _descend(D: Tensor, A: Tensor, norm: float, steps: int) -> Tensor:
     return D.detach()
 
 
-def _complement(S: Tensor) -> Tensor:
-    """Return δ − S."""
-    A = -S
-    M, middle = S.shape[0], S.shape[-1] // 2
-    A[torch.arange(M), torch.arange(M), middle, middle] += 1
-    return A
-
-
 def _sized(kernel: Tensor, side: int) -> Tensor:
     """Crop or zero-pad a kernel around its centre."""
     return F.pad(kernel, [(side - kernel.shape[-1]) // 2] * 4)
 
 
 def _multiplicity(size: Size, device: torch.device) -> Tensor:
-    """Return how often each column of the half plane of frequencies counts, (W // 2 + 1,)."""
+    """Return how many frequencies each column of the half plane stands for, (W // 2 + 1,)."""
     W = size[1]
     count = torch.full((W // 2 + 1,), 2.0, dtype=torch.float64, device=device)
     count[0] = 1

@@ -1,10 +1,11 @@
-"""Where a recursion z ← h(u + S ⊗ z) goes, seen by running it: fixed point, long run, local rates.
+"""Run a recursion z ← h(u + S ⊗ z) and tell where it goes: fixed point, long run, local rates.
 
-What :mod:`csc.recursion.contraction` proves holds for every input.  What a trained S does to the
-codes of an image is found here, and only for that image: at codes z only the active ones pass h,
-so that small errors evolve by P S, with P the projection on the support, which may shrink where S
-does not. Conversely, codes may circle a fixed point that the recursion cannot hold but a damped
-one can.
+:mod:`csc.recursion.contraction` proves what holds for every input.  This module finds what a
+trained S does to the codes of one image, and holds for that image only.
+
+Near codes z, only the active ones pass h.  Small errors then evolve by P S, with P the projection
+on the support.  P S may shrink errors even if S does not.  Conversely, codes may circle a fixed
+point that repels the recursion; a damped recursion can still find it.
 """
 
 import math
@@ -14,22 +15,25 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from csc.checks import check_finite, check_images, check_mask, check_weight, spread
+from csc.checks import check_finite, check_mask, check_weight, spread
 from csc.prox import shrink
 from csc.recursion.cista import CISTA
 from csc.recursion.contraction import Certificate, certify
-from csc.recursion.spectrum import check_kernel
+from csc.recursion.kernel import check_kernel, check_recursion
 from csc.recursion.unfold import iterates, last_iterate
 
-_GROWTH = 1e6  # of ‖z_k‖ over ‖z_0‖, beyond which no recursion comes back
-
-_FEW = 48 * 48  # frequencies of a certificate at the size of the codes, instead of at every size
+_GROWTH = 1e6  # ‖z_k‖/‖z_0‖ at which a run counts as growing and ends
+_FEW = 48 * 48  # codes of up to this size get a certificate for their size, larger ones for all
 
 Outcome: TypeAlias = Literal["settles", "alternates", "grows", "wanders"]
 
 
 class FixedPoint(NamedTuple):
-    """Codes, ‖z − h(u + S z)‖/‖z‖ of them, steps taken, and whether that came below tol."""
+    """Codes that a recursion leaves in place.
+
+    codes : (B, M, h, w); residual : ‖z − h(u + S z)‖/‖z‖; iterations : steps taken; converged :
+    whether residual ≤ tol.
+    """
 
     codes: Tensor
     residual: float
@@ -38,11 +42,11 @@ class FixedPoint(NamedTuple):
 
 
 class LocalRates(NamedTuple):
-    """Estimates of how P S acts on errors at the codes: nothing is certified.
+    """Estimates of how P S acts on errors near the codes; they certify nothing.
 
-    norm : ‖P S P‖, what a step can do to an error at most, a lower bound by power iteration;
-    radius : the rate of P S in the long run, < 1 where small errors die out; active : share of
-    codes on the support.
+    norm : ‖P S P‖, the largest growth of an error in one step, estimated from below; radius :
+    growth per step of P S in the long run, < 1 if small errors die out; active : fraction of codes
+    on the support.
     """
 
     norm: float
@@ -51,11 +55,11 @@ class LocalRates(NamedTuple):
 
 
 class LongRun(NamedTuple):
-    """What the codes z_0, …, z_K did, K far beyond the trained one.
+    """How the codes z_0, …, z_K develop, for a K far beyond the trained one.
 
-    outcome : "settles" where the last change is below tol, "alternates" where only z_k − z_{k−2}
-    is, "grows" where the norm has multiplied, "wanders" otherwise; change : ‖z_k − z_{k−1}‖/‖z_k‖
-    from k = 1; norm : ‖z_k‖ from k = 0.
+    outcome : "settles" if the last change is at most tol, "alternates" if only z_k − z_{k−2} is,
+    "grows" if the norm grows a million times, else "wanders"; change : ‖z_k − z_{k−1}‖/‖z_k‖ from
+    k = 1; norm : ‖z_k‖ from k = 0.
     """
 
     outcome: Outcome
@@ -64,11 +68,11 @@ class LongRun(NamedTuple):
 
 
 class Settling(NamedTuple):
-    """What is certain, seen and estimated of a block and the codes z_K of its input.
+    """What is certified and what is estimated of a block and the codes z_K of its input.
 
-    certificate, for every input; long_run from zero; local_rates at z_K; fixed_point z*, of the
-    damped recursion from z_K; stability, the rates at z*, and distance, ‖z_K − z*‖/‖z*‖, both None
-    where no fixed point was reached.
+    certificate : bounds for every input; long_run : the recursion from zero; local_rates : at z_K;
+    fixed_point : z*, found by the damped recursion from z_K; stability : local rates at z*;
+    distance : ‖z_K − z*‖/‖z*‖.  The last two are None if no fixed point was reached.
     """
 
     certificate: Certificate
@@ -91,29 +95,29 @@ def fixed_point(
     tol: float = 1e-9,
     max_iter: int = 10_000,
 ) -> FixedPoint:
-    """Iterate z ← h_{αθ}(z + α(u + S ⊗ z − z)), whose fixed points are those of the recursion.
+    """Iterate z ← h_{αθ}(z + α(u + S ⊗ z − z)), which has the fixed points of the recursion.
 
-    α = 1 is the recursion.  Where μ > 0, α = μ/‖I − S‖² converges for certain, by the factor
-    √(1 − μ²/‖I − S‖²) per step; larger ones are often faster.
+    α = 1 is the recursion itself.  If μ > 0, α = μ/‖I − S‖² is certain to converge, by the factor
+    √(1 − μ²/‖I − S‖²) per step.  Larger α are often faster.
 
     Parameters
     ----------
     u, S, theta, nonneg
-        As of :func:`csc.recur`.
+        As in :func:`csc.recur`.
     damping : float
         α in (0, 1].
     start : Tensor, shape (B, M, h, w), optional
         Codes to start from; zero by default.
     tol : float
-        Stop once ‖z − h(u + S z)‖ ≤ tol ‖z‖.
+        Stop when ‖z − h(u + S z)‖ ≤ tol ‖z‖.
     max_iter : int
         Largest number of steps.
 
     Returns
     -------
     FixedPoint
-        In the dtype of u; float32 reaches a residual of about 1e-6.  Not converged where the codes
-        grow beyond all bounds.
+        In the dtype of u; float32 reaches a residual of about 1e-6.  If the codes overflow, the
+        run ends and `converged` is False.
 
     Raises
     ------
@@ -160,16 +164,17 @@ def local_rates(
 ) -> LocalRates:
     """Estimate ‖P S P‖ and the spectral radius of P S, P the 0/1 diagonal of the active codes.
 
-    P S is the Jacobian of z ↦ h(u + S z) where h passes the active codes only.  The norm is by
-    power iteration on (P S P)ᵀ(P S P), the radius by the mean growth ‖(P S)ⁿ v‖ of the last half
-    of the steps: both local and estimated, from a random start.
+    P S is the Jacobian of z ↦ h(u + S z), because h passes only the active codes.  The norm comes
+    from power iteration on (P S P)ᵀ(P S P), the radius from the mean growth of ‖(P S)ⁿ v‖ over the
+    last half of the steps.  Both start at random.
 
     Parameters
     ----------
     S : Tensor, shape (M, M, s, s)
         Recursion kernel, s odd.
     active : Tensor of bool, shape (B, M, h, w)
-        Where h(u + S z) is not zero, such as ``z_K != 0``; the largest rates of the batch count.
+        True where h(u + S z) is not zero, such as ``z_K != 0``.  The result is the largest over
+        the batch.
     steps : int
         Steps of each power iteration, ≥ 2.
     generator : torch.Generator, optional
@@ -178,30 +183,30 @@ def local_rates(
     Returns
     -------
     LocalRates
-        Zero rates where no code is active.
+        All zero if no code is active.
 
     Raises
     ------
     ValueError, TypeError
-        If S is no kernel, `active` no bool mask of codes for it, or `steps` too few.
+        If S is not a kernel, `active` is not a bool mask of its codes, or `steps` < 2.
 
     Examples
     --------
     >>> S = torch.tensor([[0.5, 8.0], [8.0, 0.5]]).view(2, 2, 1, 1)
-    >>> active = torch.tensor([True, False]).view(1, 2, 1, 1)  # atom 2 is off: 8 cannot pass
+    >>> active = torch.tensor([True, False]).view(1, 2, 1, 1)  # atom 2 is off and blocks the 8
     >>> local_rates(S, active)[:2], round(local_rates(S, active | True).radius, 4)
     ((0.5, 0.5), 8.5)
     """
     check_kernel(S)
     if not isinstance(active, Tensor) or active.ndim != 4 or active.shape[1] != S.shape[0]:
-        raise ValueError(f"active must be a mask (B, {S.shape[0]}, h, w) of codes for S")
+        raise ValueError(f"active must be a bool mask (B, {S.shape[0]}, h, w), as codes of S")
     check_mask(active, active)
     if steps < 2:
         raise ValueError(f"steps must be ≥ 2, got {steps}")
     P = active.to(S.dtype)
     start = torch.randn(P.shape, generator=generator, dtype=S.dtype, device=S.device) * P
-    share = float(P.mean())
-    if not share:
+    on = float(P.mean())
+    if not on:
         return LocalRates(0.0, 0.0, 0.0)
     v, norm = _unit(start)[0], P.new_zeros(())
     for _ in range(steps):
@@ -213,7 +218,7 @@ def local_rates(
         growth.append(factor)
     late = torch.stack(growth[steps // 2 :])  # (steps/2, B)
     radius = torch.exp(late.double().log().mean(0))
-    return LocalRates(float(norm.max()), float(radius.max()), share)
+    return LocalRates(float(norm.max()), float(radius.max()), on)
 
 
 @torch.no_grad()
@@ -226,16 +231,16 @@ def long_run(
     nonneg: bool = False,
     tol: float = 1e-4,
 ) -> LongRun:
-    """Run K recursions, many more than trained, and tell what the codes do.
+    """Run K recursions, many more than trained, and classify how the codes develop.
 
     Parameters
     ----------
     u, S, theta, nonneg
-        As of :func:`csc.recur`.
+        As in :func:`csc.recur`.
     K : int
-        Number of recursions, ≥ 2; the run ends early where the codes grow 10⁶-fold.
+        Number of recursions, ≥ 2.  The run ends early if the codes grow 10⁶ times.
     tol : float
-        Relative change below which codes have settled.
+        Relative change at which codes count as settled.
 
     Returns
     -------
@@ -286,21 +291,21 @@ def settle(
     tol: float = 1e-5,
     generator: torch.Generator | None = None,
 ) -> Settling:
-    """Certify a trained block, run it `times` as long as trained, and find where it settles.
+    """Certify a trained block, run it `times` as long as trained, and find its fixed point.
 
-    The certificate is that of the codes' size up to 48×48, above that the one for every size.
+    The certificate is for the size of the codes up to 48×48, and for every size above that.
 
     Parameters
     ----------
     block : CISTA
         Trained block.
     x : Tensor, shape (B, C, H, W)
-        Its input, such as the features of a CRNet; its dtype is computed in.
+        Its input, such as the features of a CRNet.  All is computed in its dtype.
     times : int
-        Length of the long run over the block's own K + 1 steps, ≥ 2.
+        Length of the long run, in multiples of the block's own K + 1 steps, ≥ 2.
     damping : float
-        α of :func:`fixed_point`.  A fixed point that the recursion circles, with a radius of its
-        stability above 1, is often found by a damped one.
+        α of :func:`fixed_point`.  A recursion circles a fixed point whose radius of `stability` is
+        above 1; damping often finds it.
     tol : float
         Relative residual and change that count as settled; float32 reaches about 1e-6.
     generator : torch.Generator, optional
@@ -364,12 +369,8 @@ def _transposed(S: Tensor, z: Tensor) -> Tensor:
 
 
 def _check(u: Tensor, S: Tensor, theta: Tensor | None, nonneg: bool) -> None:
-    check_images(u, "u")
+    check_recursion(u, S, theta, nonneg)
     check_finite(u, "u")
-    check_kernel(S)
-    if u.shape[1] != S.shape[0]:
-        raise ValueError(f"u has {u.shape[1]} maps but S is for {S.shape[0]} atoms")
+    check_finite(S, "S")
     if theta is not None:
         check_weight(theta, u.shape, "theta")
-    elif not nonneg:
-        raise ValueError("no threshold and signed codes make h the identity; pass nonneg=True")

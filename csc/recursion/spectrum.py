@@ -1,17 +1,18 @@
 """The spectrum of a recursion kernel S, frequency by frequency, in float64.
 
-Over a periodic grid, z ↦ S ⊗ z is an M×M matrix at each frequency ω,
+On a periodic grid, z ↦ S ⊗ z is an M×M matrix at each frequency ω,
 
-    Ŝ(ω)_ij = Σ_t S_ij(t) exp(i⟨ω, t⟩),      t from the centre of the kernel,
+    Ŝ(ω)_ij = Σ_t S_ij(t) exp(i⟨ω, t⟩),      t from the centre of the kernel.
 
-so its norm is max_ω σ_max(Ŝ(ω)), and the symmetric part (S + Sᵀ)/2 has the eigenvalues of
-(Ŝ + Ŝᴴ)/2.  The recursion itself pads with zeros.  On h×w codes that operator is a compression of
-the periodic one on (h+s−1)×(w+s−1): embed, convolve, cut out.  Its norm and its Rayleigh quotients
-therefore lie within those of the periodic operator, for *every* grid that large.
+Its norm is max_ω σ_max(Ŝ(ω)).  The symmetric part (S + Sᵀ)/2 has the eigenvalues of (Ŝ + Ŝᴴ)/2.
+
+The recursion itself pads with zeros.  On h×w codes it equals three steps: embed the codes in a
+periodic grid of (h+s−1)×(w+s−1), convolve, cut out.  Its norm and its Rayleigh quotients therefore
+lie within those of the periodic operator on that grid, or on any larger one.
 
 Without a size, the bounds hold for codes of all sizes.  Each ⟨a, Ŝ(ω) b⟩ is a trigonometric
-polynomial of degree s // 2 per axis, whose supremum exceeds its largest modulus on N points per
-axis by no more than the factor cos(π (s // 2)/N)⁻².
+polynomial of degree s // 2 per axis.  Its supremum is at most cos(π (s // 2)/N)⁻² times its largest
+modulus on N points per axis.
 
 References
 ----------
@@ -21,16 +22,13 @@ Ehlich, Zeller, "Schwankung von Polynomen zwischen Gitterpunkten", Math. Z. 86, 
 
 import math
 from collections.abc import Iterator
-from numbers import Integral
 
 import torch
 from torch import Tensor
 
-from csc.checks import check_finite
+from csc.recursion.kernel import Size, check_kernel, check_size
 
-Size = tuple[int, int]
-
-_ENTRIES = 2**21  # of the complex matrices held at a time: 32 MB
+_ENTRIES = 2**21  # of the complex matrices in memory at a time: 32 MB
 _POINTS = 16  # per axis and unit of degree, for bounds at all sizes: a factor of 1.039
 
 
@@ -42,17 +40,17 @@ def response(S: Tensor, size: Size) -> Tensor:
     S : Tensor, shape (M, M, s, s)
         Recursion kernel, s odd.
     size : (int, int)
-        Height and width H, W of the grid; on one smaller than s the kernel wraps around.
+        Height and width H, W of the grid.  On a grid smaller than s the kernel wraps around.
 
     Returns
     -------
     Tensor, shape (H, W // 2 + 1, M, M), complex128
-        At ω = 2π(p/H, q/W); the other half are its complex conjugates.
+        At ω = 2π(p/H, q/W).  The other half of the frequencies has the complex conjugates.
 
     Raises
     ------
     ValueError, TypeError
-        If S is no finite kernel or the size is not two positive integers.
+        If S is not a finite kernel or the size is not two positive integers.
 
     Examples
     --------
@@ -64,25 +62,25 @@ def response(S: Tensor, size: Size) -> Tensor:
 
 
 def responses(S: Tensor, size: Size) -> Iterator[Tensor]:
-    """Yield :func:`response` in runs of rows, each (rows, W // 2 + 1, M, M), to bound memory."""
+    """Yield :func:`response` in blocks of rows, each (rows, W // 2 + 1, M, M), to bound memory."""
     check_kernel(S)
     check_size(size)
     return _responses(S, size)
 
 
 def operator_norm(S: Tensor, size: Size | None = None, *, periodic: bool = False) -> float:
-    """Return a bound on ‖S‖₂ of z ↦ S ⊗ z: max_ω σ_max(Ŝ(ω)).
+    """Return an upper bound on the norm ‖S‖₂ of z ↦ S ⊗ z: max_ω σ_max(Ŝ(ω)).
 
     Parameters
     ----------
     S : Tensor, shape (M, M, s, s)
         Recursion kernel, s odd.
     size : (int, int), optional
-        Height and width of the codes; without it the bound holds for every size.
+        Height and width of the codes; by default the bound holds for every size.
     periodic : bool
-        The norm of the periodic operator on the grid of `size`, which is exact.  Otherwise the
-        codes are padded with zeros, as by :func:`csc.recur`, and the norm is bounded by that of
-        the periodic operator on a grid larger by s − 1.
+        Return the exact norm of the periodic operator on the grid of `size`.  By default codes are
+        padded with zeros, as in :func:`csc.recur`.  The bound is then the norm of the periodic
+        operator on a grid larger by s − 1.
 
     Returns
     -------
@@ -91,7 +89,7 @@ def operator_norm(S: Tensor, size: Size | None = None, *, periodic: bool = False
     Raises
     ------
     ValueError, TypeError
-        As :func:`response`.
+        As in :func:`response`.
 
     Examples
     --------
@@ -109,12 +107,12 @@ def operator_norm(S: Tensor, size: Size | None = None, *, periodic: bool = False
 def monotonicity(S: Tensor, size: Size | None = None, *, periodic: bool = False) -> float:
     """Return a lower bound μ on the Rayleigh quotients of I − S: ⟨z, z − S z⟩ ≥ μ‖z‖².
 
-    μ = min_ω λ_min(I − (Ŝ + Ŝᴴ)/2).  Where μ > 0, I − S is strongly monotone.
+    μ = min_ω λ_min(I − (Ŝ + Ŝᴴ)/2).  If μ > 0, I − S is strongly monotone.
 
     Parameters
     ----------
     S, size, periodic
-        As of :func:`operator_norm`: exact for periodic, a bound for zero padding.
+        As in :func:`operator_norm`: exact if periodic, a bound for zero padding.
 
     Returns
     -------
@@ -123,7 +121,7 @@ def monotonicity(S: Tensor, size: Size | None = None, *, periodic: bool = False)
     Raises
     ------
     ValueError, TypeError
-        As :func:`response`.
+        As in :func:`response`.
 
     Examples
     --------
@@ -141,12 +139,12 @@ def monotonicity(S: Tensor, size: Size | None = None, *, periodic: bool = False)
 
 
 def singular_values(S: Tensor, size: Size) -> Tensor:
-    """Return the singular values of Ŝ(ω), the largest first, on a periodic grid.
+    """Return the singular values of Ŝ(ω) on a periodic grid, in descending order.
 
     Parameters
     ----------
     S, size
-        As of :func:`response`.
+        As in :func:`response`.
 
     Returns
     -------
@@ -155,7 +153,7 @@ def singular_values(S: Tensor, size: Size) -> Tensor:
     Raises
     ------
     ValueError, TypeError
-        As :func:`response`.
+        As in :func:`response`.
 
     Examples
     --------
@@ -166,14 +164,15 @@ def singular_values(S: Tensor, size: Size) -> Tensor:
 
 
 def eigenvalues(S: Tensor, size: Size) -> Tensor:
-    """Return the eigenvalues of I − (Ŝ(ω) + Ŝ(ω)ᴴ)/2, the smallest first, on a periodic grid.
+    """Return the eigenvalues of I − (Ŝ(ω) + Ŝ(ω)ᴴ)/2 on a periodic grid, in ascending order.
 
-    Of S = δ − DᵀD/L they are the eigenvalues of DᵀD/L: in [0, 1], and at most C of them not zero.
+    For ISTA's S = δ − DᵀD/L these are the eigenvalues of DᵀD/L.  They lie in [0, 1], and at most C
+    of them are not zero.
 
     Parameters
     ----------
     S, size
-        As of :func:`response`.
+        As in :func:`response`.
 
     Returns
     -------
@@ -182,7 +181,7 @@ def eigenvalues(S: Tensor, size: Size) -> Tensor:
     Raises
     ------
     ValueError, TypeError
-        As :func:`response`.
+        As in :func:`response`.
 
     Examples
     --------
@@ -195,7 +194,7 @@ def eigenvalues(S: Tensor, size: Size) -> Tensor:
 
 
 def transpose(S: Tensor) -> Tensor:
-    """Return the kernel of Sᵀ: i ↔ j and a flip of both axes.
+    """Return the kernel of Sᵀ: swap i and j, flip both axes.
 
     Parameters
     ----------
@@ -209,7 +208,7 @@ def transpose(S: Tensor) -> Tensor:
     Raises
     ------
     ValueError, TypeError
-        If S is no finite kernel.
+        If S is not a finite kernel.
 
     Examples
     --------
@@ -227,12 +226,12 @@ def _eigenvalues(S: Tensor, size: Size) -> Iterator[Tensor]:
 
 
 def _grid(S: Tensor, size: Size | None, periodic: bool) -> tuple[Size, float]:
-    """Return the periodic grid to look at, and the factor by which other frequencies may exceed."""
+    """Return a periodic grid, and a factor that extends its bound to all other frequencies."""
     check_kernel(S)
     s = S.shape[-1]
     if size is None:
         if periodic:
-            raise ValueError("periodic codes need a size, height and width; or leave periodic out")
+            raise ValueError("periodic codes need a size (height, width); or drop periodic=True")
         N = _POINTS * max(1, s // 2)
         return (N, N), math.cos(math.pi * (s // 2) / N) ** -2
     check_size(size)
@@ -254,19 +253,3 @@ def _responses(S: Tensor, size: Size) -> Iterator[Tensor]:
     rows = max(1, _ENTRIES // (half.shape[0] * kernel.shape[0] ** 2))
     for part in torch.split(down, rows):
         yield torch.einsum("pa,qaij->pqij", part, half)
-
-
-def check_kernel(S: Tensor) -> None:
-    """Require a finite floating-point recursion kernel (M, M, s, s), s odd."""
-    if not isinstance(S, Tensor) or not S.is_floating_point():
-        raise TypeError("S must be a floating-point torch.Tensor, as csc.unfold returns it")
-    square = S.ndim == 4 and S.shape[0] == S.shape[1] and S.shape[2] == S.shape[3]
-    if not square or S.shape[3] % 2 == 0 or S.numel() == 0:
-        raise ValueError(f"S must have shape (M, M, s, s) with s odd, got {tuple(S.shape)}")
-    check_finite(S, "S")
-
-
-def check_size(size: Size) -> None:
-    """Require a height and a width."""
-    if len(size) != 2 or not all(isinstance(n, Integral) and n > 0 for n in size):
-        raise ValueError(f"size must be two positive integers, height and width; got {size}")

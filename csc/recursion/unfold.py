@@ -5,9 +5,9 @@ Multiply out the step of convolutional ISTA (Zhang, Liu, Yu, *CRNet*, 2019, eq. 
     z ← h_θ(z + Dᵀ(x − D z)/L) = h_θ(W ⊗ x + S ⊗ z),
     W = Dᵀ/L,   S = δ − DᵀD/L,   θ = λ/L.
 
-The exact S of k×k atoms has side 2k−1, not k as the paper prints it; a k×k S is a learned
-relaxation, see :class:`csc.CISTA`.  The identity needs a grid on which DᵀD is a convolution:
-ours (:mod:`csc.conv`), where S is applied with zero padding k−1.
+The exact S of k×k atoms has side 2k−1.  The paper prints side k; such an S is a learned relaxation
+and equals no ISTA, see :class:`csc.CISTA`.  The identity also needs a grid on which DᵀD is a
+convolution.  Ours is one (:mod:`csc.conv`): there S is applied with zero padding k−1.
 
 The paper starts from z_0 = h(W ⊗ x) and recurs K times, which is K + 1 steps of ISTA from zero.
 """
@@ -19,18 +19,19 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import checkpoint as recompute_in_backward
 
 from csc.checks import Weight, check_dictionary, check_finite, check_images, check_weight, spread
 from csc.conv import gram
 from csc.prox import shrink
+from csc.recursion.kernel import check_recursion, complement
 
 
 class Kernels(NamedTuple):
     """The two kernels and the threshold of an unfolded ISTA.
 
-    W : (M, C, k, k), correlated with the image; S : (M, M, s, s) with odd s, correlated with the
-    codes; theta : (M,), or None for no threshold at all (the paper's θ = 0).
+    W : (M, C, k, k), correlated with the image; S : (M, M, s, s), s odd, correlated with the
+    codes; theta : (M,), or None for θ = 0, as in the paper.
     """
 
     W: Tensor
@@ -48,7 +49,7 @@ def unfold(D: Tensor, lam: Weight, L: float) -> Kernels:
     lam : float or Tensor, shape () or (M,)
         Weight λ ≥ 0 of the ℓ1 norm.
     L : float
-        Lipschitz constant of the gradient, as of :func:`csc.lipschitz`; the step is 1/L.
+        Lipschitz constant of the gradient, such as :func:`csc.lipschitz`; the step is 1/L.
 
     Returns
     -------
@@ -58,7 +59,7 @@ def unfold(D: Tensor, lam: Weight, L: float) -> Kernels:
     Raises
     ------
     ValueError, TypeError
-        If D is no dictionary, λ is negative or not finite, or L is not finite and > 0.
+        If D is not a dictionary, λ is negative or not finite, or L is not finite and > 0.
 
     References
     ----------
@@ -76,13 +77,12 @@ def unfold(D: Tensor, lam: Weight, L: float) -> Kernels:
     """
     check_dictionary(D)
     check_finite(D, "D")
-    M, k = D.shape[0], D.shape[-1]
+    M = D.shape[0]
     check_weight(lam, (1, M, 1, 1))
     if not 0 < L < float("inf"):
         raise ValueError(f"L must be finite and > 0, got {L}; use csc.lipschitz(D, size)")
-    S = -gram(D) / L
-    S[torch.arange(M), torch.arange(M), k - 1, k - 1] += 1
-    return Kernels(D / L, S, (spread(lam, D) / L).flatten().expand(M).clone())
+    theta = (spread(lam, D) / L).flatten().expand(M).clone()
+    return Kernels(D / L, complement(gram(D) / L), theta)
 
 
 def recur(u: Tensor, S: Tensor, theta: Tensor | None, K: int, *, nonneg: bool = False) -> Tensor:
@@ -95,7 +95,7 @@ def recur(u: Tensor, S: Tensor, theta: Tensor | None, K: int, *, nonneg: bool = 
     S : Tensor, shape (M, M, s, s)
         Recursion kernel, s odd, applied with zero padding s // 2.
     theta : Tensor, shape () or (M,), or None
-        Threshold; None is no threshold, which needs `nonneg` (h is then the ReLU of eq. 10).
+        Threshold.  None means θ = 0 and needs `nonneg`: h is then the ReLU of eq. 10.
     K : int
         Number of recursions, ≥ 0.
     nonneg : bool
@@ -127,25 +127,25 @@ def recur(u: Tensor, S: Tensor, theta: Tensor | None, K: int, *, nonneg: bool = 
 def iterates(
     u: Tensor, S: Tensor, theta: Tensor | None, K: int, *, nonneg: bool = False
 ) -> Iterator[Tensor]:
-    """Yield z_0, z_1, …, z_K of :func:`recur`, which has the parameters."""
+    """Yield z_0, z_1, …, z_K.  The parameters are those of :func:`recur`."""
     _check(u, S, theta, K, nonneg)
     return _iterates(u, S, None if theta is None else spread(theta, u), K, nonneg)
 
 
-_PARTS = 8  # more save memory but make the convolutions small
+_PARTS = 8  # of a batch; more of them save memory, but make the convolutions small
 
 
 def last_iterate(u: Tensor, S: Tensor, theta: Tensor | None, K: int, nonneg: bool) -> Tensor:
-    """Return z_K of :func:`recur`, unchecked; theta is None or broadcasts to u."""
+    """Return z_K of :func:`recur` without checks; theta is None or broadcasts to u."""
     return _run(_threshold(u, theta, nonneg), u, S, theta, K, nonneg)
 
 
-def recur_checkpointed(u: Tensor, S: Tensor, theta: Tensor | None, K: int, nonneg: bool) -> Tensor:
-    """Return `last_iterate`, whose backward pass recomputes the codes instead of storing them.
+def recur_recomputed(u: Tensor, S: Tensor, theta: Tensor | None, K: int, nonneg: bool) -> Tensor:
+    """Return z_K as `last_iterate`; the backward pass recomputes codes instead of storing them.
 
-    The batch is cut into up to eight parts and the recursions into runs of √(8 K), of which only
-    the first codes are stored; the backward pass goes through one run of one part at a time.  At
-    the peak that is √(K/8) codes of the whole batch twice, instead of K, for one forward pass more.
+    The batch is cut into up to eight parts, and the K recursions into runs of √(8 K).  Only the
+    first codes of each run are stored.  The backward pass recomputes one run of one part at a time.
+    The peak is 2 √(K/8) codes of the whole batch instead of K, at the price of a forward pass.
     """
     chunks = torch.split(u, -(-len(u) // _PARTS))
     length = max(1, math.ceil(math.sqrt(K * len(chunks))))
@@ -153,7 +153,7 @@ def recur_checkpointed(u: Tensor, S: Tensor, theta: Tensor | None, K: int, nonne
     for one in chunks:
         z = _threshold(one, theta, nonneg)
         for k in range(0, K, length):
-            z = checkpoint(
+            z = recompute_in_backward(
                 _run, z, one, S, theta, min(length, K - k), nonneg,
                 use_reentrant=False, preserve_rng_state=False,
             )  # fmt: skip
@@ -186,11 +186,6 @@ def _step(z: Tensor, u: Tensor, S: Tensor, theta: Tensor | None, nonneg: bool) -
 
 
 def _check(u: Tensor, S: Tensor, theta: Tensor | None, K: int, nonneg: bool) -> None:
-    check_images(u, "u")
-    M = u.shape[1]
-    if S.ndim != 4 or S.shape[:2] != (M, M) or S.shape[2] != S.shape[3] or S.shape[3] % 2 == 0:
-        raise ValueError(f"S must have shape ({M}, {M}, s, s) with s odd, got {tuple(S.shape)}")
-    if theta is None and not nonneg:
-        raise ValueError("no threshold and signed codes make h the identity; pass nonneg=True")
+    check_recursion(u, S, theta, nonneg)
     if K < 0:
         raise ValueError(f"the number of recursions K must be ≥ 0, got {K}")

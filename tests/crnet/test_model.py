@@ -334,7 +334,7 @@ def test_checkpointing_changes_no_number(K: int, B: int, threshold: bool) -> Non
     x = torch.cat([image(i) for i in range(B)])
     values = []
     for checkpoint in (False, True):
-        net.cista.checkpoint = checkpoint
+        net.cista.recompute = checkpoint
         net.zero_grad()
         out = net(x)
         out.square().sum().backward()

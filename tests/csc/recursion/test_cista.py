@@ -70,6 +70,33 @@ def test_the_image_is_convolved_once(K: int) -> None:
     assert mode.count == 1 + K
 
 
+@pytest.mark.parametrize(("B", "K"), [(1, 1), (1, 7), (3, 5), (8, 9), (10, 4)])
+@pytest.mark.parametrize("threshold", [False, True])
+def test_recomputing_changes_no_number(
+    B: int, K: int, threshold: bool, seeded: torch.Generator
+) -> None:
+    """Codes and gradients, for any cut of batch and recursions; each code is computed twice."""
+    draw = lambda *n: torch.randn(*n, generator=seeded, dtype=torch.float64)  # noqa: E731
+    theta = 0.1 * draw(2).abs() if threshold else None
+    kernels = Kernels(draw(2, 1, 3, 3), 0.3 * draw(2, 2, 3, 3), theta)
+    x = draw(B, 1, 6, 5).requires_grad_()
+    weight = draw(B, 2, 4, 3)
+    values = []
+    for recompute in (False, True):
+        net = CISTA(kernels, K, nonneg=True, recompute=recompute)
+        z = net(x)
+        with CountConvolutions() as mode:
+            grads = torch.autograd.grad((weight * z).sum(), [x, *net.parameters()])
+        values.append([z, *grads])
+        parts = -(-B // -(-B // 8))  # of the batch
+        backward = 1 + (parts if recompute else 1) * K
+        assert mode.count == backward + (parts * K if recompute else 0)
+    for plain, recomputed in zip(*values, strict=True):
+        close(recomputed, plain, 1e-12)
+    with torch.no_grad():
+        assert torch.equal(net(x), values[0][0])
+
+
 @pytest.mark.parametrize("nonneg", [False, True])
 @pytest.mark.parametrize("threshold", [False, True])
 def test_gradients_reach_every_kernel_through_all_recursions(
@@ -146,9 +173,11 @@ def test_kernels_are_copied(seeded: torch.Generator) -> None:
 
 def test_bad_input_is_named() -> None:
     W, S = torch.ones(2, 1, 3, 3), torch.ones(2, 2, 3, 3)
-    with pytest.raises(ValueError, match=r"S must be \(2, 2, s, s\), s odd; got \(3, 3, 3, 3\)"):
+    with pytest.raises(
+        ValueError, match=r"S must have shape \(2, 2, s, s\) with s odd, got \(3, 3, 3, 3\)"
+    ):
         CISTA(Kernels(W, torch.ones(3, 3, 3, 3), None), 1, nonneg=True)
-    with pytest.raises(ValueError, match=r"s odd; got \(2, 2, 2, 2\)"):
+    with pytest.raises(ValueError, match=r"s odd, got \(2, 2, 2, 2\)"):
         CISTA(Kernels(W, torch.ones(2, 2, 2, 2), None), 1, nonneg=True)
     with pytest.raises(TypeError, match="S is torch.float64"):
         CISTA(Kernels(W, S.double(), None), 1, nonneg=True)

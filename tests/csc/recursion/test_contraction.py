@@ -41,7 +41,7 @@ def test_a_contraction_keeps_its_word(seed: int, q: float, nonneg: bool) -> None
     assert c.verdict == "contraction"
     assert c.unique
     assert c.norm == pytest.approx(q, rel=1e-9)
-    K = c.recursions(1e-3)
+    K = c.sufficient(1e-3)
     assert K is not None
     star = solution(u, S, theta, nonneg)
     assert norm(recur(u, S, theta, K, nonneg=nonneg) - star) <= 1e-3 * norm(star) + 1e-12
@@ -50,13 +50,13 @@ def test_a_contraction_keeps_its_word(seed: int, q: float, nonneg: bool) -> None
 def test_the_named_K_is_the_smallest_and_sharp() -> None:
     """z = 1 + q z: ‖z_K − z*‖ = q^(K+1) ‖z*‖ exactly, so no smaller K would do."""
     S = torch.full((1, 1, 1, 1), 0.7, dtype=torch.float64)
-    K = certify(S).recursions(1e-3)
+    K = certify(S).sufficient(1e-3)
     u, star = torch.ones(1, 1, 1, 1, dtype=torch.float64), 1 / 0.3
     off = [1 - recur(u, S, None, k, nonneg=True).item() / star for k in (K - 1, K)]
     assert off[1] <= 1e-3 < off[0]
-    assert certify(0 * S).recursions() == 0
-    assert Certificate(0.1, 0.9, 0.9).recursions(0.1) == 0
-    assert Certificate(0.1, 0.9, 0.9).recursions(0.01) == 1
+    assert certify(0 * S).sufficient() == 0
+    assert Certificate(0.1, 0.9, 0.9).sufficient(0.1) == 0
+    assert Certificate(0.1, 0.9, 0.9).sufficient(0.01) == 1
 
 
 @given(seeds, st.floats(0.1, 0.9), st.booleans())
@@ -85,7 +85,7 @@ def test_ista_is_nonexpansive(p: Problem, nonneg: bool) -> None:
     if p.D.shape[0] > p.D.shape[1]:
         assert c.verdict == "non-expansive"
         assert not c.unique
-        assert c.recursions() is None
+        assert c.sufficient() is None
     u = F.conv2d(p.x, p.D / p.L)
     a, b = p.draw_codes(1), p.draw_codes(2)
     theta = torch.full((p.D.shape[0],), p.lam / p.L, dtype=torch.float64)
@@ -113,7 +113,7 @@ def test_a_rotation_is_monotone_but_no_contraction() -> None:
     assert (c.verdict, c.unique) == ("unproven", True)
     assert c.mu == pytest.approx(1)
     assert c.complement == pytest.approx(math.sqrt(26))
-    assert c.recursions() is None
+    assert c.sufficient() is None
 
 
 def test_an_expansion_is_unproven() -> None:
@@ -127,4 +127,4 @@ def test_bad_input_is_named() -> None:
         certify(torch.ones(1, 1, 2, 2))
     for tol in (0.0, 1.0, -1.0):
         with pytest.raises(ValueError, match="tol must be in"):
-            certify(torch.zeros(1, 1, 1, 1)).recursions(tol)
+            certify(torch.zeros(1, 1, 1, 1)).sufficient(tol)

@@ -6,10 +6,12 @@ from hypothesis import strategies as st
 
 from csc import Kernels, dct_dictionary, gram, random_dictionary, unfold
 from csc.recursion.distance import (
+    control,
     gram_fit,
     nearest_dictionary,
     problem_of,
     remains,
+    shuffled,
     symmetry_defect,
 )
 from csc.recursion.spectrum import operator_norm, transpose
@@ -63,14 +65,21 @@ def test_the_problem_of_an_unfolded_block(p: Problem) -> None:
     assert pytest.approx(p.L, rel=1e-9) == L
 
 
-@given(seeds, st.integers(1, 3))
-def test_shares_are_those_of_the_dense_matrix(seed: int, C: int) -> None:
+@given(seeds, st.integers(1, 3), st.sampled_from([(4, 5), (5, 4), (3, 3)]))
+def test_remains_are_those_of_the_dense_matrix(seed: int, C: int, size: tuple[int, int]) -> None:
     """Per frequency by NumPy: the polar parts of I − S and the best rank-C positive part."""
-    S, (H, W) = kernel(seed), (4, 5)
+    S, (H, W) = kernel(seed), size
     blocks = frequencies(matrix(S, (H, W), periodic=True), 3, H, W)
-    kept = rank = negative = skew = 0.0
+    kept = rank = negative = skew = worst = norm = 0.0
+    low, high = np.inf, -np.inf
     for A in np.eye(3) - blocks:
         values = np.sort(np.linalg.eigvalsh((A + A.conj().T) / 2))[::-1]
+        low, high = min(low, values[-1]), max(high, values[0])
+        singular = np.linalg.svd(A, compute_uv=False)
+        norm = max(norm, singular[0])
+        # No positive A' of rank C is nearer: Eckart-Young, the quadratic form, the skew part.
+        beyond = singular[C] if C < 3 else 0.0
+        worst = max(worst, -values[-1], beyond, np.linalg.norm((A - A.conj().T) / 2, 2))
         kept += (values[:C].clip(0) ** 2).sum()
         rank += (values[C:].clip(0) ** 2).sum()
         negative += (values.clip(None, 0) ** 2).sum()
@@ -81,6 +90,8 @@ def test_shares_are_those_of_the_dense_matrix(seed: int, C: int) -> None:
     expected = [v / total for v in (kept, rank, negative, skew)]
     assert [r.kept, r.rank, r.negative, r.skew] == pytest.approx(expected, abs=1e-12)
     assert r.distance == pytest.approx(np.sqrt(1 - kept / total), abs=1e-9)
+    assert (r.low, r.high) == pytest.approx((low, high), abs=1e-9)
+    assert r.operator == pytest.approx(min(1.0, worst / norm), abs=1e-9)
 
 
 def frequencies(A: np.ndarray, M: int, H: int, W: int) -> np.ndarray:
@@ -140,6 +151,45 @@ def test_symmetry_defect_is_between_symmetric_and_skew(seed: int) -> None:
     assert symmetry_defect(S) == pytest.approx(2 * odd / np.hypot(even, odd))
 
 
+@given(seeds, st.sampled_from([(1, 1), (1, 3), (4, 1), (3, 3), (2, 5)]))
+def test_a_shuffle_keeps_entries_trace_and_symmetry(seed: int, shape: tuple[int, int]) -> None:
+    """And nothing else: pairs (i, j, t), (j, i, −t) move together, the diagonal stays diagonal."""
+    S = kernel(seed, *shape)
+    T = shuffled(S, generator=torch.Generator().manual_seed(seed))
+    A, B = complement(S), complement(T)
+    close(A.flatten().sort().values, B.flatten().sort().values, 1e-12)
+    c = shape[1] // 2
+    middle = [M[range(shape[0]), range(shape[0]), c, c].sort().values for M in (A, B)]
+    close(*middle, 1e-12)
+    for sign in (1, -1):
+        parts = [(M + sign * transpose(M)).flatten().abs().sort().values for M in (A, B)]
+        close(*parts, 1e-12)
+    if A.numel() > 30:
+        assert not torch.equal(S, T)
+
+
+def test_an_ista_stands_out_from_its_control(seeded: torch.Generator) -> None:
+    """A random kernel does not, be it symmetric, skew or neither."""
+    S = unfold(random_dictionary(6, 1, 3, generator=seeded, dtype=torch.float64), 0.1, 9.0).S
+    by_chance = control(S, 1, (8, 8), draws=20, generator=seeded)
+    assert by_chance.spread.kept > 0
+    assert 1 > by_chance.mean.kept + 20 * by_chance.spread.kept
+    for seed in range(3):
+        A = 0.3 * kernel(seed, 6, 3)
+        for random in (A, A + transpose(A), A - transpose(A), shuffled(S, generator=seeded)):
+            own, by_chance = (
+                remains(random, 1, (8, 8)),
+                control(random, 1, (8, 8), draws=20, generator=seeded),
+            )
+            assert own.skew == pytest.approx(by_chance.mean.skew, abs=1e-9)
+            assert abs(own.kept - by_chance.mean.kept) <= 5 * by_chance.spread.kept + 1e-9
+    pair = control(S, 1, (8, 8), draws=2, generator=torch.Generator().manual_seed(3))
+    g = torch.Generator().manual_seed(3)
+    a, b = (remains(shuffled(S, generator=g), 1, (8, 8)).kept for _ in range(2))
+    assert pair.mean.kept == pytest.approx((a + b) / 2)
+    assert pair.spread.kept == pytest.approx(abs(a - b) / 2**0.5)
+
+
 def test_a_kernel_of_no_problem_is_told() -> None:
     W, S, theta = unfold(dct_dictionary(2, dtype=torch.float64), 0.1, 5.0)
     S[0, 1, 0, 0] += 0.1
@@ -168,6 +218,7 @@ DELTA = torch.ones(1, 1, 1, 1)
         (lambda: remains(torch.zeros(1, 1, 3, 3), 1, (2, 3)), "smaller than S, 3 pixels"),
         (lambda: remains(DELTA, 1, (2, 3)), "S is δ"),
         (lambda: remains(0 * DELTA, 0, (2, 3)), "channels must be ≥ 1"),
+        (lambda: control(0 * DELTA, 1, (2, 3), draws=1), "draws must be ≥ 2, got 1"),
         (lambda: nearest_dictionary(DELTA, 1, 1), "S is δ"),
         (lambda: nearest_dictionary(0 * DELTA, 1, 0), "must be ≥ 1, got 1, 0 and 300"),
         (

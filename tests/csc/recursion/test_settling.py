@@ -161,7 +161,11 @@ U, S1 = torch.ones(1, 1, 2, 2), torch.ones(1, 1, 1, 1)
         (lambda: fixed_point(U, S1, torch.ones(1), damping=0.0), ValueError, "damping must be in"),
         (lambda: fixed_point(U, S1, torch.ones(1), tol=-1.0), ValueError, "tol and max_iter"),
         (lambda: fixed_point(U, S1, torch.ones(1), start=S1), ValueError, "start must have shape"),
-        (lambda: fixed_point(U, torch.ones(2, 2, 1, 1), torch.ones(1)), ValueError, "for 2 atoms"),
+        (
+            lambda: fixed_point(U, torch.ones(2, 2, 1, 1), torch.ones(1)),
+            ValueError,
+            r"\(1, 1, s, s\)",
+        ),
         (lambda: local_rates(S1, U), TypeError, "mask must be a bool"),
         (lambda: local_rates(S1, U.expand(1, 2, 2, 2).bool()), ValueError, r"\(B, 1, h, w\)"),
         (lambda: local_rates(S1, U.bool(), steps=1), ValueError, "steps must be ≥ 2"),

@@ -1,0 +1,55 @@
+"""The recursion kernel S: its checks, and the kernel δ − S of I − S."""
+
+from numbers import Integral
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from csc.checks import check_finite, check_images
+
+Size: TypeAlias = tuple[int, int]
+"""Height and width of codes, or of a periodic grid."""
+
+
+def complement(S: Tensor) -> Tensor:
+    """Return δ − S, shape (M, M, s, s): the kernel of I − S.  No checks."""
+    A = -S
+    M, middle = S.shape[0], S.shape[-1] // 2
+    A[torch.arange(M), torch.arange(M), middle, middle] += 1
+    return A
+
+
+def check_kernel(S: Tensor, M: int | None = None) -> None:
+    """Require a finite kernel (M, M, s, s) with s odd."""
+    check_kernel_shape(S, M)
+    check_finite(S, "S")
+
+
+def check_kernel_shape(S: Tensor, M: int | None = None) -> None:
+    """Require a floating-point kernel (M, M, s, s) with s odd."""
+    if not isinstance(S, Tensor) or not S.is_floating_point():
+        raise TypeError("S must be a floating-point torch.Tensor, as csc.unfold returns it")
+    square = S.ndim == 4 and S.shape[0] == S.shape[1] and S.shape[2] == S.shape[3]
+    if not square or S.shape[3] % 2 == 0 or S.numel() == 0 or M not in (None, S.shape[0]):
+        maps = "M, M" if M is None else f"{M}, {M}"
+        raise ValueError(f"S must have shape ({maps}, s, s) with s odd, got {tuple(S.shape)}")
+
+
+def check_not_identity(theta: Tensor | None, nonneg: bool) -> None:
+    """Require a threshold or non-negative codes."""
+    if theta is None and not nonneg:
+        raise ValueError("no threshold and signed codes make h the identity; pass nonneg=True")
+
+
+def check_recursion(u: Tensor, S: Tensor, theta: Tensor | None, nonneg: bool) -> None:
+    """Require u (B, M, h, w), a kernel S for its M maps, and an h other than the identity."""
+    check_images(u, "u")
+    check_kernel_shape(S, u.shape[1])
+    check_not_identity(theta, nonneg)
+
+
+def check_size(size: Size) -> None:
+    """Require a height and a width."""
+    if len(size) != 2 or not all(isinstance(n, Integral) and n > 0 for n in size):
+        raise ValueError(f"size must be two positive integers, height and width; got {size}")
