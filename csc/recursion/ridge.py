@@ -1,0 +1,480 @@
+"""Recursion blocks whose codes minimise a stated convex problem, also after training.
+
+The kernel S of :class:`csc.CISTA` is free, so its trained codes minimise nothing.  The blocks here
+learn a dictionary D (M, p, k, k) and weights λ ≥ 0 instead of S.  With u = W ⊗ y,
+
+    tied     ½‖y − D z‖² + Σ λ|z|                          z ← h(z + t Dᵀ(y − D z) − t λ)
+    ridge    ½‖z‖² + ½‖D z‖² − ⟨u − λ, z⟩,  z ≥ 0          z ← relu(z − t (z + DᵀD z − u + λ))
+
+Tied is the paper's problem (3) with a learned D.  Ridge is the non-negative elastic net of the
+dictionary [D; I]: its input weights W are free, and its objective is strongly convex with
+modulus 1.  Hence it has one minimiser z*, the map u ↦ z* is 1-Lipschitz, and with ‖D‖² ≤ L and
+t = 2/(2 + L) each step contracts distances by q = L/(2 + L).
+
+A stack of ridge blocks (layered basis pursuit) feeds each block what the one before has explained:
+
+    z_b = block_b(y_b),      y_{b+1} = y_b + H_b ⊗ z_b.
+
+‖D‖² ≤ L holds because :meth:`RidgeBlock.project` scales D back after an optimizer step, so the
+forward pass bounds nothing.
+
+Codes have the size of y.  D z lives on y extended by k // 2 zeros, the one grid of :mod:`csc.conv`.
+There D and Dᵀ are exact adjoints, and the recursion equals that of (W, S, θ) at every pixel.
+
+The ridge certificate needs one more application of DᵀD.  With a = u − λ − DᵀD z, the dual point
+w = D z has the gap
+
+    E(z) − E* ≤ ½‖z − a₊‖² + ⟨z, a₋⟩,      ‖z − z*‖ ≤ √(2 gap)  and  ‖z − z*‖ ≤ ‖T z − z‖/t,
+
+where T is the step, a₊ = max(a, 0) and a₋ = max(−a, 0).
+
+References
+----------
+Zou, Hastie, "Regularization and variable selection via the elastic net", JRSS B 67(2), 2005.
+Papyan, Romano, Elad, "Convolutional neural networks analyzed via convolutional sparse coding",
+JMLR 18, 2017: layered basis pursuit.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from csc.bounds import duality_gap, objective
+from csc.checks import check_dictionary, check_finite, check_images, check_weight
+from csc.conv import gram
+from csc.prox import shrink
+from csc.recursion.kernel import complement
+from csc.recursion.unfold import Kernels, unfold
+
+_POINTS = 16  # grid points per axis and unit of degree: a factor of 1.039 on the norm
+_BELOW = 1 - 1e-6  # keeps float32 kernels under the bound after scaling
+
+
+def norm_bound(kernel: Tensor) -> float:
+    """Return an upper bound on the norm of a zero-padded convolution, for images of all sizes.
+
+    The symbol of the kernel is a trigonometric polynomial of degree k // 2 per axis.  Its largest
+    singular value on N points per axis, times cos(π (k // 2)/N)⁻², bounds it everywhere
+    (:mod:`csc.recursion.spectrum`).
+
+    Parameters
+    ----------
+    kernel : Tensor, shape (n, m, k, k)
+        Kernel of a convolution from m to n maps, or dictionary of n atoms of m channels, k odd.
+
+    Returns
+    -------
+    float
+        Computed in float64.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If the kernel is not finite or not of odd side.
+
+    Examples
+    --------
+    >>> norm_bound(torch.eye(2)[:, :, None, None])  # the identity
+    1.0
+    """
+    check_dictionary(kernel)
+    check_finite(kernel, "kernel")
+    k = kernel.shape[-1]
+    if k % 2 == 0:
+        raise ValueError(f"the kernel must have an odd side, got {k}")
+    N = max(k, _POINTS * (k // 2))
+    K = kernel.detach().double()
+    K = K if K.shape[0] <= K.shape[1] else K.transpose(0, 1)
+    symbol = torch.fft.rfft2(K, s=(N, N)).permute(2, 3, 0, 1)
+    largest = float(torch.linalg.eigvalsh(symbol @ symbol.mH).amax())
+    return math.sqrt(max(largest, 0.0)) * math.cos(math.pi * (k // 2) / N) ** -2
+
+
+class BlockCertificate(NamedTuple):
+    """What is proven of the codes z of one block, by image; all are (B,) float64.
+
+    objective : E(z).
+    gap : E(z) − E* ≤ gap.
+    distance : ‖z − z*‖ ≤ distance; infinite where the problem is not strongly convex.
+    relative : ‖z − z*‖/‖z*‖ ≤ relative; infinite where z* may be zero.
+    """
+
+    objective: Tensor
+    gap: Tensor
+    distance: Tensor
+    relative: Tensor
+
+
+class RidgeBlock(nn.Module):
+    """Non-negative elastic-net codes of features, by K + 1 contracting steps from zero.
+
+    Parameters
+    ----------
+    D : Tensor, shape (M, p, k, k)
+        Dictionary, k odd; copied, and scaled down to ‖D‖² ≤ `bound`.
+    W : Tensor, shape (M, C, k, k)
+        Input weights; copied.
+    lam : Tensor, shape (M,)
+        λ ≥ 0; copied.
+    recursions : int
+        K ≥ 0; may be changed later.
+    bound : float
+        L > 0.  At 1 a step contracts by 1/3, and K = 2 leaves 1/27 of the way to z*.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If the shapes do not fit, k is even, or a number is out of range.
+
+    Examples
+    --------
+    >>> g = torch.Generator().manual_seed(0)
+    >>> D, W = torch.randn(6, 2, 3, 3, generator=g), torch.randn(6, 4, 3, 3, generator=g)
+    >>> block = RidgeBlock(D, W, torch.full((6,), 0.1), recursions=2)
+    >>> y = torch.randn(1, 4, 8, 8, generator=g)
+    >>> z = block(y)
+    >>> z.shape, bool(block.certify(y, z).relative < 0.2)
+    (torch.Size([1, 6, 8, 8]), True)
+    """
+
+    def __init__(
+        self, D: Tensor, W: Tensor, lam: Tensor, recursions: int, *, bound: float = 1.0
+    ) -> None:
+        super().__init__()
+        _check_block(D, W, lam, recursions, bound)
+        self.D = nn.Parameter(D.detach().clone())
+        self.W = nn.Parameter(W.detach().clone())
+        self.lam = nn.Parameter(lam.detach().clone())
+        self.recursions, self.bound = recursions, bound
+        self.project()
+
+    @property
+    def step(self) -> float:
+        """The step t = 2/(2 + L)."""
+        return 2 / (2 + self.bound)
+
+    def project(self) -> None:
+        """Scale D to ‖D‖² ≤ L and clamp λ to λ ≥ 0, in place; call it after an optimizer step."""
+        _project(self.D, self.lam, self.bound)
+
+    def forward(self, y: Tensor) -> Tensor:
+        """Map features (B, C, H, W) to codes z_K (B, M, H, W)."""
+        return _last(self.codes(y))
+
+    def codes(self, y: Tensor) -> Iterator[Tensor]:
+        """Yield the codes z_0, …, z_K, each (B, M, H, W)."""
+        t = self.step
+        u = F.conv2d(y, self.W * t, -t * self.lam, padding=self.W.shape[-1] // 2)
+        return _iterates(u, self.D * math.sqrt(t), 1 - t, self.recursions)
+
+    @torch.no_grad()
+    def unfolded(self) -> Kernels:
+        """Return (W, S, θ) with which :func:`csc.recur` equals this block.
+
+        W is scaled by t, S = (1 − t) δ − t DᵀD has side 2k − 1, and θ = t λ.
+        """
+        t = self.step
+        S = complement(t * gram(self.D))
+        atoms, middle = torch.arange(len(S)), S.shape[-1] // 2
+        S[atoms, atoms, middle, middle] -= t
+        return Kernels(self.W * t, S, self.lam * t)
+
+    @torch.no_grad()
+    def certify(self, y: Tensor, z: Tensor) -> BlockCertificate:
+        """Return what is proven of codes z for features y, in float64.
+
+        Parameters
+        ----------
+        y : Tensor, shape (B, C, H, W)
+            Features.
+        z : Tensor, shape (B, M, H, W)
+            Codes ≥ 0, such as those of this block or of any other solver.
+
+        Raises
+        ------
+        ValueError
+            If the shapes do not fit or a code is negative.
+        """
+        check_images(y)
+        wanted = (len(y), len(self.D), *y.shape[2:])
+        if tuple(z.shape) != wanted or bool((z < 0).any()):
+            raise ValueError(f"z must be non-negative of shape {wanted}, got {tuple(z.shape)}")
+        D, z = self.D.double(), z.double()
+        half = self.W.shape[-1] // 2
+        v = F.conv2d(y.double(), self.W.double(), -self.lam.double(), padding=half)  # u − λ
+        image = F.conv_transpose2d(z, D)  # D z, (B, p, H + k − 1, W + k − 1)
+        a = v - F.conv2d(image, D)
+        objective = 0.5 * _squared(z) + 0.5 * _squared(image) - (v * z).sum((1, 2, 3))
+        gap = 0.5 * _squared(z - a.relu()) + (z * (-a).relu()).sum((1, 2, 3))
+        moved = _squared(z - (z - self.step * (z - a)).relu()).sqrt()
+        distance = torch.minimum((2 * gap).sqrt(), moved / self.step)
+        least = _squared(z).sqrt() - distance  # ‖z*‖ is at least this
+        relative = torch.where(least > 0, distance / least, torch.inf)
+        return BlockCertificate(objective, gap, distance, torch.where(distance > 0, relative, 0.0))
+
+    @torch.no_grad()
+    def as_problem(self, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return (x, D, λ) of the same problem, for the solvers of :mod:`csc`.
+
+        The dictionary is [D; δ], with p + M channels, and the image is [0; u], extended by k // 2
+        zeros.  ``csc.fista(x, D, lam, nonneg=True)`` minimises E(z) + ½‖u‖².
+        """
+        M, p, k, _ = self.D.shape
+        u = F.conv2d(y, self.W, padding=self.W.shape[-1] // 2)
+        x = torch.cat([u.new_zeros(len(u), p, *u.shape[2:]), u], 1)
+        frame = (k // 2,) * 4
+        delta = F.pad(torch.eye(M).to(self.D)[:, :, None, None], frame)
+        return F.pad(x, frame), torch.cat([self.D, delta], 1), self.lam.detach()
+
+    def extra_repr(self) -> str:
+        """Describe the block in ``print(net)``."""
+        M, p, k, _ = self.D.shape
+        return f"M={M}, C={self.W.shape[1]}, p={p}, k={k}, K={self.recursions}, bound={self.bound}"
+
+
+class StackCertificate(NamedTuple):
+    """What is proven of a stack, block by block.
+
+    blocks : certificate of each block, for the features that it was given.
+    total : (blocks, B) float64, a bound on the distance of each block's codes from those of the
+        exact stack, in which every block is solved to its minimiser.
+    """
+
+    blocks: tuple[BlockCertificate, ...]
+    total: Tensor
+
+
+class RidgeStack(nn.Module):
+    """Ridge blocks in a row: y_{b+1} = y_b + H_b ⊗ z_b.
+
+    Parameters
+    ----------
+    blocks : sequence of RidgeBlock
+        At least one; all take features of C channels.
+    back : sequence of Tensor, shape (C, M, k, k)
+        H_b, one fewer than blocks; copied.
+
+    Raises
+    ------
+    ValueError
+        If the numbers or shapes do not fit.
+    """
+
+    def __init__(self, blocks: Sequence[RidgeBlock], back: Sequence[Tensor]) -> None:
+        super().__init__()
+        if not blocks or len(back) != len(blocks) - 1:
+            raise ValueError(f"{len(blocks)} blocks need one fewer kernels back, got {len(back)}")
+        for block, H in zip(blocks, back, strict=False):
+            fits = (block.W.shape[1], len(block.D))
+            if tuple(H.shape[:2]) != fits or H.shape[2] % 2 == 0:
+                raise ValueError(f"a kernel back must be {fits} and odd, got {tuple(H.shape)}")
+        self.blocks = nn.ModuleList(blocks)
+        self.back = nn.ParameterList([nn.Parameter(H.detach().clone()) for H in back])
+
+    def forward(self, y: Tensor) -> Tensor:
+        """Map features (B, C, H, W) to the last block's codes (B, M, H, W)."""
+        return self.all_codes(y)[-1]
+
+    def all_codes(self, y: Tensor) -> list[Tensor]:
+        """Return the codes of every block."""
+        return [z for _, z in self._run(y)]
+
+    def project(self) -> None:
+        """Put every block back under its bound; call it after an optimizer step."""
+        for block in self._blocks():
+            block.project()
+
+    @torch.no_grad()
+    def certify(self, y: Tensor) -> StackCertificate:
+        """Return what is proven of the codes for features y.
+
+        A block's minimiser is a 1-Lipschitz function of u = W ⊗ y.  So an error e in its features
+        moves its minimiser by at most ‖W‖ e, and the error of its codes moves the next features by
+        at most ‖H‖ times itself.
+        """
+        found: list[BlockCertificate] = []
+        total: list[Tensor] = []
+        before: Tensor | float = 0.0  # bound on the error of the block's features
+        for b, (block, (features, z)) in enumerate(zip(self._blocks(), self._run(y), strict=True)):
+            found.append(block.certify(features, z))
+            total.append(found[-1].distance + norm_bound(block.W) * before)
+            if b < len(self.back):
+                before = before + norm_bound(self.back[b]) * total[-1]
+        return StackCertificate(tuple(found), torch.stack(total))
+
+    def _blocks(self) -> Iterator[RidgeBlock]:
+        for block in self.blocks:
+            yield cast(RidgeBlock, block)
+
+    def _run(self, y: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the features and the codes of every block."""
+        for b, block in enumerate(self._blocks()):
+            z = block(y)
+            yield y, z
+            if b < len(self.back):
+                H = self.back[b]
+                y = y + F.conv2d(z, H, padding=H.shape[-1] // 2)
+
+
+class TiedBlock(nn.Module):
+    """The paper's problem with a learned dictionary: K + 1 steps of ISTA, t = τ/L.
+
+    Parameters
+    ----------
+    D : Tensor, shape (M, C, k, k)
+        Dictionary, k odd; copied, and scaled down to ‖D‖² ≤ `bound`.
+    lam : Tensor, shape (M,)
+        λ ≥ 0; copied.
+    recursions : int
+        K ≥ 0; may be changed later.
+    bound : float
+        L > 0.
+    relaxation : float
+        τ in (0, 2).  At τ ≤ 1 the objective never rises.
+    nonneg : bool
+        Require z ≥ 0.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If the shapes do not fit, k is even, or a number is out of range.
+
+    Examples
+    --------
+    >>> g = torch.Generator().manual_seed(0)
+    >>> block = TiedBlock(torch.randn(6, 4, 3, 3, generator=g), torch.full((6,), 0.3), 50)
+    >>> y = torch.randn(1, 4, 8, 8, generator=g)
+    >>> found = block.certify(y, block(y))
+    >>> bool(found.gap < 0.05 * found.objective)
+    True
+    """
+
+    def __init__(
+        self,
+        D: Tensor,
+        lam: Tensor,
+        recursions: int,
+        *,
+        bound: float = 1.0,
+        relaxation: float = 1.0,
+        nonneg: bool = True,
+    ) -> None:
+        super().__init__()
+        _check_block(D, D, lam, recursions, bound)
+        if not 0 < relaxation < 2:
+            raise ValueError(f"relaxation must be in (0, 2), got {relaxation}")
+        self.D = nn.Parameter(D.detach().clone())
+        self.lam = nn.Parameter(lam.detach().clone())
+        self.recursions, self.bound = recursions, bound
+        self.relaxation, self.nonneg = relaxation, nonneg
+        self.project()
+
+    @property
+    def step(self) -> float:
+        """The step t = τ/L."""
+        return self.relaxation / self.bound
+
+    def project(self) -> None:
+        """Scale D to ‖D‖² ≤ L and clamp λ to λ ≥ 0, in place; call it after an optimizer step."""
+        _project(self.D, self.lam, self.bound)
+
+    def forward(self, y: Tensor) -> Tensor:
+        """Map features (B, C, H, W) to codes z_K (B, M, H, W)."""
+        return _last(self.codes(y))
+
+    def codes(self, y: Tensor) -> Iterator[Tensor]:
+        """Yield the codes z_0, …, z_K, each (B, M, H, W)."""
+        t = self.step
+        u = F.conv2d(y, self.D * t, padding=self.D.shape[-1] // 2)
+        threshold = (t * self.lam).view(-1, 1, 1)
+        D = self.D * math.sqrt(t)
+        return _iterates(u, D, 1.0, self.recursions, threshold=threshold, nonneg=self.nonneg)
+
+    @torch.no_grad()
+    def unfolded(self) -> Kernels:
+        """Return (t Dᵀ, δ − t DᵀD, t λ), with which :func:`csc.recur` equals this block."""
+        return unfold(self.D, self.lam, 1 / self.step)
+
+    @torch.no_grad()
+    def certify(self, y: Tensor, z: Tensor) -> BlockCertificate:
+        """Return what is proven of codes z for features y, in float64.
+
+        The problem is convex but not strongly convex, so the distances are infinite where the gap
+        is not zero.
+        """
+        x, D, lam = (part.double() for part in self.as_problem(y))
+        P = objective(x, D, z.double(), lam, nonneg=self.nonneg)
+        gap = duality_gap(x, D, z.double(), lam, nonneg=self.nonneg)
+        unknown = torch.full_like(gap, torch.inf)
+        return BlockCertificate(P, gap, unknown, unknown)
+
+    @torch.no_grad()
+    def as_problem(self, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return (x, D, λ) of the same problem, for the solvers of :mod:`csc`: x is y, extended."""
+        return F.pad(y, (self.D.shape[-1] // 2,) * 4), self.D.detach(), self.lam.detach()
+
+    def extra_repr(self) -> str:
+        """Describe the block in ``print(net)``."""
+        M, C, k, _ = self.D.shape
+        return f"M={M}, C={C}, k={k}, K={self.recursions}, bound={self.bound}"
+
+
+def _iterates(
+    u: Tensor,
+    D: Tensor,
+    decay: float,
+    K: int,
+    *,
+    threshold: Tensor | None = None,
+    nonneg: bool = True,
+) -> Iterator[Tensor]:
+    """Yield z_0 = h(u), z_k = h(u + decay z_{k−1} − DᵀD z_{k−1}) for k ≤ K."""
+    k = D.shape[-1]
+    # D z as a convolution with the flipped kernel: CPUs do it faster than a transposed one.
+    synthesis = D.transpose(0, 1).flip(2, 3).contiguous(memory_format=torch.channels_last)
+    z = u.relu() if threshold is None else shrink(u, threshold, nonneg=nonneg)
+    yield z
+    for _ in range(K):
+        image = F.conv2d(z, synthesis, padding=k - 1)  # D z, (B, p, H + k − 1, W + k − 1)
+        a = torch.add(u, z, alpha=decay).sub_(F.conv2d(image, D))
+        z = a.relu_() if threshold is None else shrink(a, threshold, nonneg=nonneg)
+        yield z
+
+
+def _last(codes: Iterator[Tensor]) -> Tensor:
+    *_, z = codes
+    return z
+
+
+@torch.no_grad()
+def _project(D: Tensor, lam: Tensor, bound: float) -> None:
+    """Scale D to ‖D‖² ≤ bound and clamp λ to λ ≥ 0, in place."""
+    norm = norm_bound(D)
+    if norm > math.sqrt(bound) * _BELOW:
+        D.mul_(math.sqrt(bound) * _BELOW / norm)
+    lam.clamp_(min=0)
+
+
+def _check_block(D: Tensor, W: Tensor, lam: Tensor, recursions: int, bound: float) -> None:
+    for name, kernel in (("D", D), ("W", W)):
+        check_dictionary(kernel)
+        check_finite(kernel, name)
+        if kernel.shape[-1] % 2 == 0:
+            raise ValueError(f"{name} must have an odd side, got {kernel.shape[-1]}")
+    if len(D) != len(W) or tuple(lam.shape) != (len(D),):
+        raise ValueError(
+            f"D, W and lam must have the same number of atoms, got {len(D)}, {len(W)} and "
+            f"shape {tuple(lam.shape)}"
+        )
+    check_weight(lam, (1, len(D), 1, 1))
+    if recursions < 0 or not 0 < bound < math.inf:
+        raise ValueError(f"recursions must be ≥ 0 and bound > 0, got {recursions} and {bound}")
+
+
+def _squared(z: Tensor) -> Tensor:
+    """Return ‖z‖² of each image."""
+    return z.square().sum((1, 2, 3))
