@@ -10,6 +10,7 @@ from crnet.errors import (
     TrainingFailed,
     WeightsError,
 )
+from crnet.files import read_image
 from crnet.loading import Card, bundled, card, load, save
 from crnet.measuring.evaluate import evaluate
 from crnet.measuring.metrics import psnr, ssim
@@ -43,6 +44,7 @@ __all__ = [
     "evaluate",
     "load",
     "psnr",
+    "read_image",
     "save",
     "ssim",
     "upscale_picture",

@@ -1,27 +1,43 @@
-"""Image files in and out: what is read, what is refused, and that nothing is half written.
+"""Read and write image files without silent loss, and never leave half a file.
 
-8-bit grey, RGB and palette images, with or without alpha, and 16-bit grey are read exactly.
-Everything else is refused by name, because reading it would lose something silently: 16-bit
-colour, float and 32-bit grey, CMYK, animations.
+8-bit grey, RGB and palette images, with or without alpha, and grey of 9 to 16 bits are read
+exactly.  Everything else is refused by name, because reading it would lose something: 16-bit
+colour, float and 32-bit grey, CMYK, animations, channels without a meaning.
 """
 
 import os
-import struct
+import uuid
 import warnings
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from baselines.resample import round_uint8
+from crnet.decode import colors_of, decode, refuse_short_png, refuse_what_would_be_lost
 from crnet.errors import ImageFileError
+from crnet.metadata import Metadata, read_metadata, save_options
+
+# Pillow knows forty formats more.  Some start other programs, many lose bits.
+_READ = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "PPM", "GIF")
+
+# Formats of stills that are lossless, or lossy by the user's choice of JPEG.
+_WRITTEN = {
+    ".png": "PNG",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+    ".webp": "WEBP",
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".bmp": "BMP",
+    ".ppm": "PPM",
+}
 
 
 @dataclass(frozen=True)
@@ -35,15 +51,47 @@ class Picture:
     alpha : Tensor, shape (1, 1, H, W), float32 in [0, 1], or None
         Opacity, if the file has one.
     bits : int
-        Bits per channel in the file, 8 or 16.
+        Bits per channel to write, 8 or 16.
     icc_profile : bytes or None
-        Colour profile, carried along.
+        Colour profile.
+    metadata : Metadata
+        What else the file says.
     """
 
     color: Tensor
     alpha: Tensor | None = None
     bits: int = 8
     icc_profile: bytes | None = None
+    metadata: Metadata = field(default_factory=Metadata)
+
+
+def read_image(path: str | Path) -> Tensor:
+    """Return the colours of an image file, (1, C, H, W), float32 in [0, 1], upright.
+
+    C is 1 for grey and 3 for RGB.  Transparency and metadata are left out;
+    :func:`crnet.files.read_picture` returns them too.
+
+    Parameters
+    ----------
+    path : str or Path
+        A PNG, JPEG, TIFF, WebP, BMP, PNM or GIF file.
+
+    Raises
+    ------
+    ImageFileError
+        If the file is missing, damaged, or cannot be read exactly.
+
+    Examples
+    --------
+    >>> import crnet, tempfile
+    >>> from PIL import Image
+    >>> with tempfile.NamedTemporaryFile(suffix=".png") as file:
+    ...     Image.new("RGB", (5, 4), "white").save(file.name)
+    ...     x = crnet.read_image(file.name)
+    >>> x.shape, x.max()
+    (torch.Size([1, 3, 4, 5]), tensor(1.))
+    """
+    return read_picture(Path(path)).color
 
 
 def read_picture(path: Path) -> Picture:
@@ -52,8 +100,7 @@ def read_picture(path: Path) -> Picture:
     Raises
     ------
     ImageFileError
-        If the file is missing, empty, truncated, no image, animated, or of a kind that cannot be
-        kept exactly.
+        If the file is missing, empty, truncated, no image, animated, or cannot be read exactly.
     """
     if path.is_dir():
         raise ImageFileError(f"{path}: is a folder")
@@ -62,75 +109,43 @@ def read_picture(path: Path) -> Picture:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's, on metadata that we do not use
-            with Image.open(path) as image:
-                _refuse_what_would_be_lost(path, image)
-                image.load()
-                upright = ImageOps.exif_transpose(image)
-                return _decode(path, upright, image.info.get("icc_profile"))
+            with Image.open(path, formats=_READ) as image:
+                return _read(path, image)
+    except ImageFileError:
+        raise
     except FileNotFoundError:
         raise ImageFileError(f"{path}: no such file") from None
     except PermissionError:
         raise ImageFileError(f"{path}: not readable, permission denied") from None
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        EOFError,
-        zlib.error,
-        struct.error,
-        Image.DecompressionBombError,
-    ) as error:
-        empty = path.is_file() and path.stat().st_size == 0
-        reason = "the file is empty" if empty else str(error).splitlines()[0]
-        raise ImageFileError(f"{path}: cannot be read as an image: {reason}") from error
+    except Exception as error:  # decoders raise anything on damaged bytes
+        raise ImageFileError(f"{path}: cannot be read as an image: {_why(path, error)}") from error
 
 
-def _refuse_what_would_be_lost(path: Path, image: Image.Image) -> None:
-    # The second picture of a camera's multi-picture JPEG is a preview of the first.
-    frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
-    if frames > 1:
-        raise ImageFileError(f"{path}: has {frames} frames; extract one as a still image first")
-    # Pillow decodes 16-bit colour to 8 bit without a word; only its raw mode tells.
-    tiles = getattr(image, "tile", [])
-    raw = " ".join(str(tile[3]) for tile in tiles)
-    sixteen = "16" in raw and image.mode in ("RGB", "RGBA", "LA")
-    tags = getattr(image, "tag_v2", {})
-    sixteen |= image.mode in ("RGB", "RGBA") and max(tags.get(258, (8,))) > 8
-    sixteen |= image.format == "PPM" and any(
-        isinstance(tile[3], tuple) and isinstance(tile[3][-1], int) and tile[3][-1] > 255
-        for tile in tiles
-    )
-    if sixteen:
-        raise ImageFileError(f"{path}: is 16-bit colour, which is not supported; convert to 8-bit")
-    deep = image.mode.startswith("I;16")
-    if deep and ("transparency" in image.info or tags.get(262, 1) == 0):
-        raise ImageFileError(f"{path}: is 16-bit grey with transparency or inverted; convert it")
-    if any(kind != 1 for kind in tags.get(339, (1,))) and image.mode in ("L", "RGB", "RGBA"):
-        raise ImageFileError(f"{path}: has signed samples; convert it to unsigned")
+def _why(path: Path, error: Exception) -> str:
+    if path.is_file() and path.stat().st_size == 0:
+        return "the file is empty"
+    if isinstance(error, UnidentifiedImageError):
+        return "it is damaged, or not PNG, JPEG, TIFF, WebP, BMP, PNM or GIF"
+    return str(error).partition("\n")[0] or type(error).__name__
 
 
-def _decode(path: Path, image: Image.Image, icc_profile: bytes | None) -> Picture:
-    if image.mode in ("1", "L", "P", "RGB") and "transparency" in image.info:
-        image = image.convert("LA" if image.mode in ("1", "L") else "RGBA")
-    elif image.mode in ("1", "P", "PA"):
-        palette, image = image.mode, image.convert({"1": "L", "P": "RGB", "PA": "RGBA"}[image.mode])
-        channels = [image.getchannel(i).tobytes() for i in range(3 if palette == "P" else 0)]
-        if channels and channels[0] == channels[1] == channels[2]:  # a palette of greys
-            image = image.getchannel(0)
-    if image.mode.startswith("I;16"):
-        grey = torch.from_numpy(np.asarray(image).astype(np.float32) / 65535)
-        return Picture(grey[None, None], None, 16, icc_profile)
-    if image.mode not in ("L", "LA", "RGB", "RGBA"):
-        raise ImageFileError(
-            f"{path}: has colour mode {image.mode}, which is not supported; "
-            "convert to 8-bit grey or RGB, or 16-bit grey"
-        )
-    array = np.array(image, dtype=np.uint8)
-    planes = torch.from_numpy(array.reshape(*array.shape[:2], -1)).permute(2, 0, 1)[None]
-    planes = planes.float() / 255  # (1, C, H, W)
-    if image.mode in ("LA", "RGBA"):
-        return Picture(planes[:, :-1], planes[:, -1:], 8, icc_profile)
-    return Picture(planes, None, 8, icc_profile)
+def _read(path: Path, image: Image.Image) -> Picture:
+    refuse_what_would_be_lost(path, image)
+    if image.format == "PNG":
+        refuse_short_png(path)
+    if image.format == "TIFF":  # Pillow closes it when its pixels are loaded
+        metadata = read_metadata(image)
+        image.load()
+    else:
+        image.load()
+        metadata = read_metadata(image)
+    icc_profile = image.info.get("icc_profile")
+    color, alpha, bits = decode(path, image, upright="damaged EXIF" in metadata.not_kept)
+    if icc_profile and colors_of(icc_profile) not in (None, color.shape[1]):
+        icc_profile = None
+        wrong = "the colour profile, which is for other channels"
+        metadata = replace(metadata, not_kept=(wrong, *metadata.not_kept))
+    return Picture(color, alpha, bits, icc_profile, metadata)
 
 
 def output_format(path: Path, picture: Picture, scale: int = 1) -> str:
@@ -139,11 +154,11 @@ def output_format(path: Path, picture: Picture, scale: int = 1) -> str:
     Raises
     ------
     ImageFileError
-        If the suffix names no format that Pillow writes, or one that would lose alpha or 16 bits.
+        If the suffix names no format that is written, or one that would lose alpha or 16 bits.
     """
-    name = _FORMATS.get(path.suffix.lower(), "")
+    name = _WRITTEN.get(path.suffix.lower(), "")
     if not name:
-        known = " ".join(_FORMATS)
+        known = " ".join(_WRITTEN)
         raise ImageFileError(f"{path}: cannot write the suffix {path.suffix!r}; known are {known}")
     limit = {"WEBP": 16383, "JPEG": 65535}.get(name, 2**31)
     if scale * max(picture.color.shape[-2:]) > limit:
@@ -153,6 +168,19 @@ def output_format(path: Path, picture: Picture, scale: int = 1) -> str:
     if picture.bits == 16 and name not in ("PNG", "TIFF"):
         raise ImageFileError(f"{path}: {name} keeps no 16-bit grey; write .png or .tif")
     return name
+
+
+def not_kept(picture: Picture, format_name: str) -> list[str]:
+    """Return what the source of a picture says and a file of this format will not.
+
+    Examples
+    --------
+    >>> not_kept(Picture(torch.zeros(1, 1, 2, 2), icc_profile=b"..."), "BMP")
+    ['the colour profile']
+    """
+    _, lost = save_options(picture.metadata, format_name)
+    profile = picture.icc_profile is not None and format_name in ("BMP", "PPM")
+    return [*picture.metadata.not_kept, *lost, *["the colour profile"] * profile]
 
 
 def write_picture(picture: Picture, file: BinaryIO, format_name: str) -> None:
@@ -170,22 +198,12 @@ def write_picture(picture: Picture, file: BinaryIO, format_name: str) -> None:
         planes = [picture.color] if picture.alpha is None else [picture.color, picture.alpha]
         levels = round_uint8(torch.cat(planes, 1)[0].double() * 255)  # (C, H, W)
         image = Image.fromarray(levels.permute(1, 2, 0).squeeze(2).contiguous().numpy())
-    quality = {"quality": 95} if format_name == "JPEG" else {}
-    lossless = {"lossless": True} if format_name == "WEBP" else {}
-    image.save(file, format=format_name, icc_profile=picture.icc_profile, **quality, **lossless)
-
-
-# Formats of stills that are lossless, or lossy by the user's choice of JPEG.
-_FORMATS = {
-    ".png": "PNG",
-    ".tif": "TIFF",
-    ".tiff": "TIFF",
-    ".webp": "WEBP",
-    ".jpg": "JPEG",
-    ".jpeg": "JPEG",
-    ".bmp": "BMP",
-    ".ppm": "PPM",
-}
+    options, _ = save_options(picture.metadata, format_name)
+    if format_name == "JPEG":
+        options["quality"] = 95
+    if format_name == "WEBP":
+        options["lossless"] = True
+    image.save(file, format=format_name, icc_profile=picture.icc_profile, **options)
 
 
 @contextmanager
@@ -193,25 +211,51 @@ def output_file(path: Path, *, overwrite: bool) -> Iterator[BinaryIO]:
     """Open a new file beside `path`, and put it in its place when the block ends well.
 
     Opening it first finds an unwritable folder before any work; a block that fails leaves nothing.
+    Without `overwrite`, one of several writers of the same path succeeds.
 
     Raises
     ------
     ImageFileError
         If `path` exists and `overwrite` is false, or cannot be written.
     """
+    if path.is_symlink() and not overwrite:
+        raise ImageFileError(
+            f"{path}: is a link to {os.readlink(path)}; pass --overwrite to write that file"
+        )
     path = Path(os.path.realpath(path))
     if path.exists() and not path.is_file():
         raise ImageFileError(f"{path}: is a folder or device, not a file to write")
     if path.exists() and not overwrite:
-        raise ImageFileError(f"{path}: exists; pass --overwrite to replace it")
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+        raise _exists(path)
+    beside = path.with_name(f".crnet-{uuid.uuid4().hex}.part")
     try:
-        file = beside.open("wb")
+        file = beside.open("xb")
     except OSError as error:
         raise ImageFileError(f"{path}: cannot be written: {error.strerror}") from error
     try:
         with file:
             yield file
-        os.replace(beside, path)
+        if overwrite:
+            os.replace(beside, path)
+        else:
+            _move_to_new(beside, path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def _move_to_new(source: Path, target: Path) -> None:
+    """Give a file its final name, which no file may have."""
+    try:
+        os.link(source, target)  # fails if the name is taken, unlike os.replace
+    except FileExistsError:
+        raise _exists(target) from None
+    except OSError:  # this file system has no hard links
+        try:
+            target.open("xb").close()
+        except FileExistsError:
+            raise _exists(target) from None
+        os.replace(source, target)
+
+
+def _exists(path: Path) -> ImageFileError:
+    return ImageFileError(f"{path}: exists; pass --overwrite to replace it")

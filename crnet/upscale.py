@@ -111,7 +111,7 @@ class Upscaler:
                 f"{kind} must be floating point (B, {self.channels}, h, w) in [0, 1], "
                 f"got {x.dtype} {tuple(x.shape)}"
             )
-        made = networks.scales(self.net)
+        made = self.net.scales
         if made and scale not in made:
             kind, known = type(self.net).__name__, ", ".join(map(str, made))
             raise ValueError(f"this {kind} upscales by {known}, not by {scale}")
@@ -267,4 +267,5 @@ def upscale_picture(
             ycbcr = rgb_to_ycbcr(picture.color)
             y = upscale(ycbcr[:, :1], scale).to(ycbcr.device)
             color = ycbcr_to_rgb(torch.cat([y, bicubic(ycbcr[:, 1:], scale)], 1))
-    return Picture(color.clamp(0, 1), alpha, picture.bits, picture.icc_profile)
+    metadata = picture.metadata.enlarged(scale)
+    return Picture(color.clamp(0, 1), alpha, picture.bits, picture.icc_profile, metadata)

@@ -1,5 +1,6 @@
 import io
 import os
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,14 @@ from PIL import Image
 from crnet.files import (
     ImageFileError,
     Picture,
+    not_kept,
     output_file,
     output_format,
+    read_image,
     read_picture,
     write_picture,
 )
-from tests.crnet.pictures import opened, photo, png16, save
+from tests.crnet.pictures import opened, photo, png, png16, save, tiff
 
 
 def round_trip(picture: Picture, tmp_path: Path, name: str) -> Image.Image:
@@ -58,6 +61,56 @@ def test_16_bit_grey_is_kept(tmp_path: Path, suffix: str) -> None:
     assert np.array_equal(np.asarray(round_trip(picture, tmp_path, f"b.{suffix}")), array)
 
 
+def packed_12_bit(levels: list[int]) -> bytes:
+    """Pairs of 12-bit samples in three bytes each."""
+    return b"".join(
+        (a << 12 | b).to_bytes(3, "big") for a, b in zip(levels[::2], levels[1::2], strict=True)
+    )
+
+
+def test_the_depth_of_the_samples_is_what_one_means(tmp_path: Path) -> None:
+    levels = [0, 1, 2047, 4095]
+    expected = torch.tensor(levels).view(1, 1, 1, 4) / 4095
+    in_16 = np.array(levels, "<u2").tobytes()
+    twelve = tiff(tmp_path / "a.tif", packed_12_bit(levels), 4, 1, 12)
+    stated = tiff(tmp_path / "b.tif", in_16, 4, 1, 16, t341=4095)
+    for path in (twelve, stated):
+        picture = read_picture(path)
+        assert picture.bits == 16
+        torch.testing.assert_close(picture.color, expected)
+    untrue = tiff(tmp_path / "c.tif", in_16, 4, 1, 16, t341=1000)
+    torch.testing.assert_close(read_picture(untrue).color, torch.tensor([[[levels]]]) / 65535)
+    eight = tiff(tmp_path / "d.tif", bytes([0, 50, 100, 200]), 4, 1, 8, t341=200)
+    torch.testing.assert_close(
+        read_picture(eight).color, torch.tensor([0, 0.25, 0.5, 1]).view(1, 1, 1, 4)
+    )
+    four = tiff(tmp_path / "e.tif", bytes([0x0F, 0x3C]), 4, 1, 4)
+    torch.testing.assert_close(
+        read_picture(four).color, torch.tensor([0, 15, 3, 12]).view(1, 1, 1, 4) / 15
+    )
+
+
+@pytest.mark.parametrize("maximum", [1023, 4095, 65535])
+def test_deep_pgm_is_16_bit_grey(tmp_path: Path, maximum: int) -> None:
+    levels = np.array([0, 1, maximum // 2, maximum], ">u2")
+    path = written(tmp_path / "a.pgm", b"P5 2 2 %d\n" % maximum + levels.tobytes())
+    picture = read_picture(path)
+    assert picture.bits == 16
+    expected = torch.from_numpy(levels.astype(np.float32)).view(1, 1, 2, 2) / maximum
+    torch.testing.assert_close(picture.color, expected, rtol=0, atol=0.5 / 65535 + 1e-7)
+
+
+@pytest.mark.parametrize(("samples", "photometric"), [(2, 1), (4, 2)])
+def test_channels_without_a_meaning_are_refused(
+    tmp_path: Path, samples: int, photometric: int
+) -> None:
+    """Pillow would drop them without a word."""
+    path = tmp_path / "a.tif"
+    tiff(path, bytes(range(4 * samples)), 2, 2, 8, t277=samples, t262=photometric, t338=0)
+    with pytest.raises(ImageFileError, match=f"has {samples} channels, and only {samples - 1}"):
+        read_picture(path)
+
+
 @pytest.mark.parametrize(("color_type", "channels"), [(2, 3), (4, 2), (6, 4)])
 def test_16_bit_colour_is_refused(tmp_path: Path, color_type: int, channels: int) -> None:
     """Pillow would read it as 8 bit without a word."""
@@ -80,6 +133,26 @@ def test_palette_becomes_colour_and_its_transparency_alpha(tmp_path: Path) -> No
 def test_a_palette_of_greys_is_grey(tmp_path: Path) -> None:
     Image.fromarray(photo(channels=1)).convert("P").save(tmp_path / "a.png")
     assert read_picture(tmp_path / "a.png").color.shape[1] == 1
+
+
+def profile_of(space: bytes) -> bytes:
+    """The head of a colour profile, which says what channels it is for."""
+    return bytes(16) + space + bytes(108)
+
+
+def test_a_profile_stays_with_the_channels_it_is_for(tmp_path: Path) -> None:
+    greys = Image.fromarray(photo(channels=1)).convert("P")
+    greys.save(tmp_path / "a.png", icc_profile=profile_of(b"RGB "))
+    picture = read_picture(tmp_path / "a.png")
+    assert picture.color.shape[1] == 3
+    assert picture.icc_profile == profile_of(b"RGB ")
+    for name, channels, space in (("b", 1, b"RGB "), ("c", 3, b"GRAY")):
+        path = save(
+            tmp_path / f"{name}.jpg", photo(channels=channels), icc_profile=profile_of(space)
+        )
+        picture = read_picture(path)
+        assert picture.icc_profile is None
+        assert "the colour profile, which is for other channels" in not_kept(picture, "PNG")
 
 
 def test_a_multi_picture_jpeg_is_its_first_picture(tmp_path: Path) -> None:
@@ -149,6 +222,86 @@ def truncated(path: Path) -> Path:
     Image.fromarray(photo(200, 200)).save(whole, "PNG")
     path.write_bytes(whole.getvalue()[: len(whole.getvalue()) // 2])
     return path
+
+
+@pytest.mark.parametrize("interlace", [0, 1])
+@pytest.mark.parametrize(
+    ("bits", "color_type", "channels"), [(1, 0, 1), (4, 3, 1), (8, 2, 3), (8, 6, 4), (16, 0, 1)]
+)
+@pytest.mark.parametrize(("W", "H"), [(13, 11), (1, 1), (3, 9)])
+def test_a_png_with_a_short_data_stream_is_truncated(
+    tmp_path: Path, interlace: int, bits: int, color_type: int, channels: int, W: int, H: int
+) -> None:
+    """Pillow accepts it, and its last rows are black."""
+
+    def row(width: int) -> bytes:
+        return bytes(1 + (width * bits * channels + 7) // 8)
+
+    passes = [(range(0, H, 1), range(0, W, 1))]
+    if interlace:
+        starts = [(0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2),
+                  (0, 1, 2, 2), (1, 0, 2, 1)]  # fmt: skip
+        passes = [(range(top, H, dy), range(left, W, dx)) for top, left, dy, dx in starts]
+    rows = b"".join(row(len(columns)) * len(lines) for lines, columns in passes if columns)
+    header = (W, H, bits, color_type, 0, 0, interlace)
+    if color_type != 3:  # a palette file needs its palette
+        assert read_picture(png(tmp_path / "whole.png", header, rows)).color.shape[-2:] == (H, W)
+    with pytest.raises(ImageFileError, match="it is truncated, 1 bytes"):
+        read_picture(png(tmp_path / "short.png", header, rows[:-1]))
+
+
+def packed_bits(rows: int) -> bytes:
+    return b"\x0f".join([b"", *[bytes([5]) * 16] * rows])
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda d: tiff(d / "a.tif", bytes(8 * 16), 16, 16, 8),
+        lambda d: tiff(d / "a.tif", zlib.compress(bytes(8 * 16)), 16, 16, 8, t259=8),
+        lambda d: tiff(d / "a.tif", packed_bits(8), 16, 16, 8, t259=32773),
+        lambda d: half(save(d / "a.jpg", photo(99, 99))),
+        lambda d: half(save(d / "a.jpg", photo(99, 99), progressive=True)),
+        lambda d: half(save(d / "a.webp", photo(99, 99))),
+        lambda d: half(save(d / "a.bmp", photo(99, 99))),
+        lambda d: half(save(d / "a.gif", photo(99, 99, 1))),
+        lambda d: half(save(d / "a.ppm", photo(99, 99))),
+        lambda d: written(d / "a.pgm", b"P2 4 4 255\n" + b"7 " * 9),
+    ],
+)
+def test_every_decoder_says_that_a_file_is_short(tmp_path: Path, make) -> None:
+    with pytest.raises(ImageFileError, match=r"a\.\w+: cannot be read as an image: \w"):
+        read_picture(make(tmp_path))
+
+
+def half(path: Path) -> Path:
+    whole = path.read_bytes()
+    return written(path, whole[: len(whole) // 2])
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.eps"])
+def test_only_the_formats_that_are_meant_are_opened(tmp_path: Path, monkeypatch, name: str) -> None:
+    """Pillow hands an EPS file to ghostscript, whatever its suffix."""
+    path = written(
+        tmp_path / name, b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n"
+    )
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *_: pytest.fail("started"))
+    with pytest.raises(ImageFileError, match="not PNG, JPEG, TIFF, WebP, BMP, PNM or GIF"):
+        read_picture(path)
+
+
+@pytest.mark.parametrize(
+    "error", [KeyError("x"), IndexError(), RuntimeError("two\nlines"), MemoryError()]
+)
+def test_whatever_a_decoder_raises_is_the_files_error(tmp_path, monkeypatch, error) -> None:
+    def raises(*_: object) -> None:
+        raise error
+
+    path = save(tmp_path / "a.png", photo())
+    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", raises)
+    with pytest.raises(ImageFileError, match=r"a\.png: cannot be read as an image: .") as caught:
+        read_picture(path)
+    assert "\n" not in str(caught.value)
 
 
 def animated(path: Path) -> Path:
@@ -242,3 +395,56 @@ def test_a_missing_folder_is_found_at_once(tmp_path: Path) -> None:
         output_file(tmp_path / "none" / "a.png", overwrite=False),
     ):
         pytest.fail("the block was entered")
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_dangling_link_is_followed_only_with_overwrite(tmp_path: Path, overwrite: bool) -> None:
+    link, target = tmp_path / "a.png", tmp_path / "elsewhere.png"
+    link.symlink_to(target)
+    if overwrite:
+        with output_file(link, overwrite=True) as file:
+            file.write(b"new")
+        assert target.read_bytes() == b"new"
+        assert link.is_symlink()
+        return
+    with (
+        pytest.raises(ImageFileError, match=r"is a link to .*elsewhere\.png; pass --overwrite"),
+        output_file(link, overwrite=False),
+    ):
+        pytest.fail("the block was entered")
+    assert not target.exists()
+
+
+@pytest.mark.parametrize("hard_links", [True, False])
+def test_one_of_several_writers_of_a_new_file_succeeds(
+    tmp_path: Path, monkeypatch, hard_links: bool
+) -> None:
+    def refused(*_: object) -> None:
+        raise OSError("not on this file system")
+
+    if not hard_links:
+        monkeypatch.setattr("os.link", refused)
+
+    def late_and_early() -> None:
+        with output_file(path, overwrite=False) as late:
+            late.write(b"late")
+            with output_file(path, overwrite=False) as early:  # the name is still free
+                early.write(b"early")
+
+    path = tmp_path / "a.png"
+    with pytest.raises(ImageFileError, match="exists; pass --overwrite"):
+        late_and_early()
+    assert path.read_bytes() == b"early"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_name_as_long_as_the_system_allows_is_written(tmp_path: Path) -> None:
+    path = tmp_path / ("n" * 251 + ".png")
+    with output_file(path, overwrite=False) as file:
+        file.write(b"new")
+    assert path.read_bytes() == b"new"
+
+
+def test_read_image_is_the_colours_of_the_picture(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.png", photo(channels=4))
+    assert torch.equal(read_image(str(path)), read_picture(path).color)

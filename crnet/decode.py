@@ -1,0 +1,155 @@
+"""From an image that Pillow has opened to tensors, and what is refused on the way.
+
+Pillow drops bits, channels and missing rows without a word.  Here each of them is an error.
+"""
+
+import os
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from crnet.errors import ImageFileError
+
+
+def refuse_what_would_be_lost(path: Path, image: Image.Image) -> None:
+    """Raise `ImageFileError` for an open image file that Pillow would decode with a loss."""
+    # The second picture of a camera's multi-picture JPEG is a preview of the first.
+    frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+    if frames > 1:
+        raise ImageFileError(f"{path}: has {frames} frames; extract one as a still image first")
+    # Pillow decodes 16-bit colour to 8 bit without a word; only its raw mode tells.
+    tiles = getattr(image, "tile", [])
+    raw = " ".join(str(tile[3]) for tile in tiles)
+    tags = _tags(image)
+    sixteen = "16" in raw and image.mode in ("RGB", "RGBA", "LA")
+    sixteen |= image.mode in ("RGB", "RGBA") and max(tags.get(258, (8,))) > 8
+    sixteen |= (
+        image.format == "PPM"
+        and image.mode == "RGB"
+        and any(
+            isinstance(tile[3], tuple) and isinstance(tile[3][-1], int) and tile[3][-1] > 255
+            for tile in tiles
+        )
+    )
+    if sixteen:
+        raise ImageFileError(f"{path}: is 16-bit colour, which is not supported; convert to 8-bit")
+    inverted = tags.get(262, 1) == 0
+    deep = image.mode.startswith("I;16")
+    if deep and ("transparency" in image.info or inverted):
+        raise ImageFileError(f"{path}: is 16-bit grey with transparency or inverted; convert it")
+    if any(kind != 1 for kind in tags.get(339, (1,))) and image.mode in ("L", "RGB", "RGBA"):
+        raise ImageFileError(f"{path}: has signed samples; convert it to unsigned")
+    samples, bands = tags.get(277, 1), len(image.getbands())
+    if samples > bands:
+        raise ImageFileError(
+            f"{path}: has {samples} channels, and only {bands} with a meaning ({image.mode}); "
+            "remove the others, or save the one that is transparency as alpha"
+        )
+
+
+def refuse_short_png(path: Path) -> None:
+    """Raise `ValueError` if the data stream of a PNG file ends before its last row.
+
+    Pillow leaves the missing rows black.
+    """
+    inflate = zlib.decompressobj()
+    with path.open("rb") as file:
+        file.seek(16)  # signature, then length and name of IHDR, the first chunk
+        missing = _png_bytes(file.read(13))
+        file.seek(33)
+        while missing > 0 and len(head := file.read(8)) == 8:
+            length, name = int.from_bytes(head[:4]), head[4:]
+            content = file.read(length) if name == b"IDAT" else b""
+            file.seek(length - len(content) + 4, os.SEEK_CUR)  # 4 bytes of checksum
+            while content and missing > 0:
+                missing -= len(inflate.decompress(content, 1 << 20))
+                content = inflate.unconsumed_tail
+    if missing > 0:
+        raise ValueError(f"it is truncated, {missing} bytes of its pixels are missing")
+
+
+def _png_bytes(header: bytes) -> int:
+    """Return the bytes of all rows of a PNG file, each with its filter byte, from its IHDR."""
+    width, height = int.from_bytes(header[:4]), int.from_bytes(header[4:8])
+    bits = header[8] * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[header[9]]
+    # The seven passes of Adam7: first column and row, steps (PNG specification, section 8.2).
+    passes = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2),
+              (0, 1, 1, 2)) if header[12] else ((0, 0, 1, 1),)  # fmt: skip
+    total = 0
+    for left, top, dx, dy in passes:
+        columns, rows = -((left - width) // dx), -((top - height) // dy)
+        if columns > 0 and rows > 0:
+            total += rows * (1 + (columns * bits + 7) // 8)
+    return total
+
+
+def decode(path: Path, image: Image.Image, *, upright: bool) -> tuple[Tensor, Tensor | None, int]:
+    """Return colour (1, C, H, W), alpha (1, 1, H, W) or None, and bits of a loaded image file.
+
+    Unless the pixels are `upright` as they are, they are turned by the EXIF orientation.
+
+    Raises
+    ------
+    ImageFileError
+        If the colour mode is not supported.
+    """
+    top, deep = _maximum(path, image), _is_deep(image)
+    icc_profile = image.info.get("icc_profile")
+    image = image if upright else ImageOps.exif_transpose(image)
+    if image.mode in ("1", "L", "P", "RGB") and "transparency" in image.info:
+        image = image.convert("LA" if image.mode in ("1", "L") else "RGBA")
+    elif image.mode in ("1", "P", "PA"):
+        palette, image = image.mode, image.convert({"1": "L", "P": "RGB", "PA": "RGBA"}[image.mode])
+        channels = [image.getchannel(i).tobytes() for i in range(3 if palette == "P" else 0)]
+        greys = bool(channels) and channels[0] == channels[1] == channels[2]
+        if greys and not (icc_profile and colors_of(icc_profile) == 3):
+            image = image.getchannel(0)
+    if deep:
+        grey = torch.from_numpy(np.asarray(image).astype(np.float32) / top)
+        return grey[None, None], None, 16
+    if image.mode not in ("L", "LA", "RGB", "RGBA"):
+        raise ImageFileError(
+            f"{path}: has colour mode {image.mode}, which is not supported; "
+            "convert to 8-bit grey or RGB, or 16-bit grey"
+        )
+    array = np.array(image, dtype=np.uint8)
+    planes = torch.from_numpy(array.reshape(*array.shape[:2], -1)).permute(2, 0, 1)[None]
+    planes = planes.float()  # (1, C, H, W)
+    if image.mode in ("LA", "RGBA"):
+        return planes[:, :-1] / top, planes[:, -1:] / 255, 8
+    return planes / top, None, 8
+
+
+def _is_deep(image: Image.Image) -> bool:
+    """Tell whether an open image file is grey of 9 to 16 bits."""
+    return image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM")
+
+
+def _maximum(path: Path, image: Image.Image) -> float:
+    """Return the level of a loaded image that means 1.0, by the depth of its samples."""
+    tags = _tags(image)
+    bits = tags.get(258, (16 if _is_deep(image) else 8,))[0]
+    full = 2**bits - 1
+    top = float(full) if _is_deep(image) else 255.0  # Pillow stretches fewer than 8 bits to 8
+    stated = max(np.ravel(tags.get(341, full)).tolist())  # SMaxSampleValue
+    if not 0 < stated < full or image.mode in ("1", "P", "PA"):
+        return top
+    if tags.get(262, 1) == 0:
+        raise ImageFileError(f"{path}: is inverted grey with a maximum of {stated}; convert it")
+    stated = top * stated / full
+    return stated if np.asarray(image).max() <= stated else top
+
+
+def _tags(image: Image.Image) -> dict[int, Any]:
+    """Return the tags of a TIFF file by number; empty for other formats."""
+    return dict(getattr(image, "tag_v2", {}))
+
+
+def colors_of(icc_profile: bytes) -> int | None:
+    """Return the channels that a colour profile is for: 1, 3, or None if it does not say."""
+    return {b"GRAY": 1, b"RGB ": 3, b"CMYK": 4}.get(icc_profile[16:20])

@@ -1,0 +1,247 @@
+"""What an image file says beside its pixels, and what of it holds after scaling.
+
+Resolution grows with the scale, because the picture keeps its size on paper.  EXIF, XMP, PNG text
+and PNG colour chunks are carried.  Their fields on orientation and pixel size are removed, because
+the picture is stored upright and with more pixels.  Everything else is listed in
+`Metadata.not_kept`.
+"""
+
+import math
+import re
+import struct
+from dataclasses import dataclass, replace
+
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+_IMAGE_SIZE_IN_XMP = (
+    rb"(?:tiff:(?:Orientation|ImageWidth|ImageLength|XResolution|YResolution|ResolutionUnit)"
+    rb"|exif:Pixel[XY]Dimension)"
+)
+_XMP_FIELDS = re.compile(
+    rb"\s" + _IMAGE_SIZE_IN_XMP + rb"\s*=\s*(?:\"[^\"]*\"|'[^']*')"
+    rb"|<(" + _IMAGE_SIZE_IN_XMP + rb")\b[^>]*>[^<]*</\1\s*>"
+)
+
+# Tags of EXIF and TIFF by number (EXIF 2.32, section 4.6; TIFF 6.0).
+_X_RESOLUTION, _Y_RESOLUTION, _UNIT, _XMP = 282, 283, 296, 700
+_EXIF, _GPS = 0x8769, 0x8825
+_PIXELS = (0xA002, 0xA003, 0xA005)  # width and height in pixels, and a table about file names
+_FOCAL_PLANE = (0xA20E, 0xA20F)  # pixels per unit of the sensor
+# Title, maker, model, software, date, artist, host, copyright; ratings; Windows' title to subject.
+_CARRIED = {269, 270, 271, 272, 285, 305, 306, 315, 316, 33432, 0x4746, 0x4749}
+_CARRIED |= {*range(0x9C9B, 0x9CA0), _EXIF, _GPS}
+# How the pixels are stored, their size, thumbnails, padding; and what is read elsewhere.
+_STORAGE = {*range(254, 267), 273, 274, *range(277, 285), 292, 293, 296, 297, 317, 320}
+_STORAGE |= {*range(322, 331), 338, 339, 340, 341, 347, *range(512, 533), _XMP}
+_STORAGE |= {33723, 34377, 34675, 50341, 59932}
+
+_MARKER = 65000  # bytes that one marker of a JPEG file can surely hold
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What an image file says beside its pixels.
+
+    Attributes
+    ----------
+    dpi : (float, float) or None
+        Pixels per inch, horizontal and vertical.
+    exif : bytes
+        EXIF without orientation, resolution and pixel size; empty if there is none.
+    xmp : bytes
+        XMP packet without the same fields.
+    chunks : tuple of (bytes, bytes)
+        Colour chunks of a PNG file (gAMA, cHRM, sRGB), name and content.
+    text : tuple of (str, str)
+        Keywords and texts of a PNG file; the comment of a JPEG file.
+    not_kept : tuple of str
+        What the file holds and this record does not.
+    """
+
+    dpi: tuple[float, float] | None = None
+    exif: bytes = b""
+    xmp: bytes = b""
+    chunks: tuple[tuple[bytes, bytes], ...] = ()
+    text: tuple[tuple[str, str], ...] = ()
+    not_kept: tuple[str, ...] = ()
+
+    def enlarged(self, scale: int) -> "Metadata":
+        """Return the metadata of the picture with `scale` times as many pixels a side."""
+        dpi = self.dpi and (scale * self.dpi[0], scale * self.dpi[1])
+        exif = self.exif
+        if exif:
+            tags = _parsed(exif)
+            details = tags.get_ifd(_EXIF)
+            for tag in _FOCAL_PLANE:
+                if tag in details:
+                    details[tag] = scale * float(details[tag])
+            exif = tags.tobytes()
+        return replace(self, dpi=dpi, exif=exif)
+
+
+def read_metadata(image: Image.Image) -> Metadata:
+    """Return the metadata of an open image file.
+
+    Call it before `image.load` for TIFF, which closes its file then, and after it for the others.
+    """
+    not_kept: list[str] = []
+    tags = Image.Exif()
+    try:
+        _parsed(image.info.get("exif", b""))  # raises each time; `getexif` does so once
+        tags = image.getexif()
+        exif, others = _carried(tags)
+    except Exception:  # a damaged EXIF raises anything, and the pixels are good without it
+        exif, others = b"", []
+        not_kept.append("damaged EXIF")
+    if others:
+        not_kept.append(f"EXIF or TIFF tags {', '.join(map(str, others))}")
+    if "photoshop" in image.info or 33723 in tags:
+        not_kept.append("IPTC or Photoshop data")
+    if image.format == "MPO":
+        not_kept.append("the further pictures of the file")
+    aspect = image.info.get("aspect") or image.info.get("resolution")
+    if image.info.get("jfif_unit") == 0:
+        aspect = image.info.get("jfif_density")
+    if aspect and aspect[0] != aspect[1]:
+        not_kept.append("the aspect ratio of its pixels")
+    xmp = image.info.get("xmp", b"")
+    xmp = xmp.encode() if isinstance(xmp, str) else bytes(xmp)
+    return Metadata(
+        _dpi(image, tags),
+        exif,
+        _XMP_FIELDS.sub(b"", xmp.rstrip(b"\0")),
+        _colour_chunks(image),
+        _text(image),
+        tuple(not_kept),
+    )
+
+
+def _carried(tags: Image.Exif) -> tuple[bytes, list[int]]:
+    """Return the part of EXIF that holds for an upright copy of any size, and unknown tags."""
+    kept = Image.Exif()
+    for tag in _CARRIED & set(tags):
+        kept[tag] = tags[tag]
+    for tag, dropped in ((_EXIF, _PIXELS), (_GPS, ())):
+        if tag in kept:
+            kept[tag] = {k: v for k, v in tags.get_ifd(tag).items() if k not in dropped}
+    others = sorted(set(tags) - _CARRIED - _STORAGE - {_X_RESOLUTION, _Y_RESOLUTION})
+    return kept.tobytes() if len(kept) else b"", others
+
+
+def _parsed(exif: bytes) -> Image.Exif:
+    tags = Image.Exif()
+    if exif:
+        tags.load(exif)
+    return tags
+
+
+def _dpi(image: Image.Image, tags: Image.Exif) -> tuple[float, float] | None:
+    """Return pixels per inch by the file's own field, or else by EXIF."""
+    # For JPEG files without the field, Pillow tells one number of EXIF, or makes up 72.
+    jpeg = image.format in ("JPEG", "MPO")
+    own = image.info.get("jfif_unit") in (1, 2) if jpeg else "dpi" in image.info
+    if own:
+        x, y = (float(d) for d in image.info["dpi"])
+    elif _X_RESOLUTION in tags and _Y_RESOLUTION in tags:
+        inches = 2.54 if tags.get(_UNIT) == 3 else 1.0  # 3 is per centimetre
+        x, y = (inches * float(tags[tag]) for tag in (_X_RESOLUTION, _Y_RESOLUTION))
+    else:
+        return None
+    if not all(math.isfinite(d) and 0 < d < 1e5 for d in (x, y)):
+        return None
+    return (y, x) if tags.get(274, 1) in (5, 6, 7, 8) else (x, y)  # those turn by 90 degrees
+
+
+def _colour_chunks(image: Image.Image) -> tuple[tuple[bytes, bytes], ...]:
+    chunks = []
+    if "srgb" in image.info:
+        chunks.append((b"sRGB", bytes([image.info["srgb"]])))
+    if "gamma" in image.info:
+        chunks.append((b"gAMA", struct.pack(">I", round(image.info["gamma"] * 1e5))))
+    if "chromaticity" in image.info:
+        numbers = [round(c * 1e5) for c in image.info["chromaticity"]]
+        chunks.append((b"cHRM", struct.pack(">8I", *numbers)))
+    return tuple(chunks)
+
+
+def _text(image: Image.Image) -> tuple[tuple[str, str], ...]:
+    if "comment" in image.info:
+        comment = image.info["comment"]
+        return (("Comment", comment.decode("utf-8", "replace")),)
+    texts = getattr(image, "text", None) or {}
+    return tuple(
+        (key, str(value))
+        for key, value in texts.items()
+        if key != "XML:com.adobe.xmp" and not key.startswith("Raw profile type")
+    )
+
+
+def save_options(metadata: Metadata, format_name: str) -> tuple[dict[str, object], list[str]]:
+    """Return Pillow's options that store metadata in a format, and what the format cannot hold.
+
+    Parameters
+    ----------
+    metadata : Metadata
+        Metadata of the picture to write.
+    format_name : str
+        ``PNG``, ``TIFF``, ``WEBP``, ``JPEG``, ``BMP`` or ``PPM``.
+    """
+    options: dict[str, object] = {}
+    lost: list[str] = []
+    if metadata.dpi and format_name in ("PNG", "TIFF", "JPEG", "BMP"):
+        options["dpi"] = metadata.dpi
+    elif metadata.dpi and format_name != "WEBP":
+        lost.append("resolution")
+    exif, xmp = _exif_to_write(metadata, format_name), metadata.xmp
+    room = {"JPEG": _MARKER, "BMP": 0, "PPM": 0}.get(format_name, 2**31)
+    if exif and len(exif) <= room:
+        options["exif"] = exif
+    elif exif:
+        lost.append("EXIF")
+    if xmp and len(xmp) <= room:
+        options["xmp"] = xmp  # Pillow ignores it for PNG and TIFF, which have their own way
+    elif xmp:
+        lost.append("XMP")
+    if format_name == "PNG":
+        options["pnginfo"] = _png_info(metadata)
+    else:
+        lost += _lost_of_png(metadata, format_name)
+    if format_name == "JPEG" and [key for key, _ in metadata.text] == ["Comment"]:
+        options["comment"] = metadata.text[0][1]
+    return options, lost
+
+
+def _exif_to_write(metadata: Metadata, format_name: str) -> bytes:
+    """Return EXIF with the resolution; for TIFF with XMP, which is one of its tags."""
+    in_tiff, only_there = format_name == "TIFF", format_name == "WEBP"
+    if not (metadata.exif or (in_tiff and metadata.xmp) or (only_there and metadata.dpi)):
+        return b""
+    tags = _parsed(metadata.exif)
+    if metadata.dpi:
+        tags[_X_RESOLUTION], tags[_Y_RESOLUTION] = metadata.dpi
+        tags[_UNIT] = 2  # inch
+    if in_tiff and metadata.xmp:
+        tags[_XMP] = metadata.xmp
+    return tags.tobytes()
+
+
+def _png_info(metadata: Metadata) -> PngInfo:
+    info = PngInfo()
+    for name, content in metadata.chunks:
+        info.add(name, content)
+    for key, value in metadata.text:
+        info.add_text(key, value)
+    if metadata.xmp:
+        info.add_itxt("XML:com.adobe.xmp", metadata.xmp.decode("utf-8", "replace"))
+    return info
+
+
+def _lost_of_png(metadata: Metadata, format_name: str) -> list[str]:
+    names = [name for name, _ in metadata.chunks]
+    # A file without a profile is taken for sRGB, so that sRGB needs no chunk.
+    lost = ["gamma or primaries of its colours"] if names and b"sRGB" not in names else []
+    keys = [key for key, _ in metadata.text]
+    if keys and (format_name != "JPEG" or keys != ["Comment"]):
+        lost.append(f"texts ({', '.join(keys)})")
+    return lost
