@@ -1,11 +1,11 @@
 """Bicubic resampling equal to MATLAB's ``imresize``: a baseline, and the degradation of the field.
 
-The kernel is Keys' cubic with a = −1/2; when shrinking it is widened by 1/scale (antialiasing).
-Output pixel i (from 0) looks at input position u = (i + ½)/scale − ½, the weights of a row are
-normalised to one, and positions outside the image are mirrored (or replicated).
+The kernel is Keys' cubic with a = −1/2.  When an image shrinks, the kernel is widened by 1/scale
+(antialiasing).  Output pixel i, counted from 0, reads the input at u = (i + ½)/scale − ½.  The
+weights of an output pixel sum to one.  Positions outside the image are mirrored, or replicated.
 
-Published PSNRs depend on this function: OpenCV's and torch's own bicubic (a = −3/4 or no
-antialiasing) move them by decibels.
+Published PSNRs depend on this function.  The bicubic of OpenCV and that of torch have a = −3/4 or
+no antialiasing, which changes PSNR by decibels.
 
 References
 ----------
@@ -17,6 +17,8 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+
+from csc.filters import mirrored
 
 Edges = Literal["symmetric", "replicate"]
 
@@ -30,8 +32,8 @@ def imresize(
 ) -> Tensor:
     """Resize images as MATLAB's ``imresize(x, scale)`` or ``imresize(x, size)`` does.
 
-    Float images go through in their own dtype, differentiably.  uint8 images take MATLAB's uint8
-    path: computed in float64, rounded (half up) to uint8 after *each* of the two passes.
+    Float images are resized in their own dtype, with gradients.  uint8 images follow MATLAB's uint8
+    path: the sums are float64, and each of the two passes rounds to uint8, halves up.
 
     Parameters
     ----------
@@ -42,8 +44,8 @@ def imresize(
     size : (int, int)
         New height and width, instead of `scale`; the factors follow from it.
     edges : "symmetric" or "replicate"
-        How positions outside the image are read.  MATLAB mirrors; the uint8 LR files of some
-        distributed test sets were made with replicated edges.
+        How positions outside the image are read.  MATLAB mirrors the image.  The uint8 LR files of
+        some test sets were made with replicated edges.
 
     Returns
     -------
@@ -52,8 +54,8 @@ def imresize(
     Raises
     ------
     ValueError, TypeError
-        If x is not (B, C, H, W) of float or uint8, or not exactly one of a positive `scale` and a
-        positive `size` is given, or `edges` is unknown.
+        If x is not (B, C, H, W) in float or uint8, if both or neither of `scale` and `size` are
+        given, if one is not positive, or if `edges` is unknown.
 
     Examples
     --------
@@ -87,8 +89,8 @@ def imresize(
 def resample(
     x: Tensor, size: tuple[int, int], scales: tuple[float, float], edges: Edges = "symmetric"
 ) -> Tensor:
-    """Return what `imresize` does, without its checks, for networks: NaN spreads, no GPU waits."""
-    # MATLAB resizes the axis with the smaller factor first, rows where they are equal.
+    """Resize as `imresize` does, without its checks: a network need not wait for its GPU."""
+    # MATLAB resizes the axis with the smaller factor first, and rows first if they are equal.
     for axis in (0, 1) if scales[0] <= scales[1] else (1, 0):
         x = _resize_axis(x, axis - 2, scales[axis], size[axis], edges)
     return x
@@ -124,7 +126,7 @@ def bicubic(x: Tensor, scale: int) -> Tensor:
 
 
 def modcrop(x: Tensor, scale: int) -> Tensor:
-    """Crop height and width (bottom, right) to multiples of the scale, as every protocol does.
+    """Crop height and width to multiples of the scale, at the bottom and on the right.
 
     Parameters
     ----------
@@ -154,16 +156,15 @@ def modcrop(x: Tensor, scale: int) -> Tensor:
 
 
 def mirror(x: Tensor, pad: int) -> Tensor:
-    """Return images with `pad` pixels of their mirror image around, again and again if need be."""
+    """Return images (B, C, H+2·pad, W+2·pad): mirrored beyond each border, repeatedly if small."""
     for axis in (2, 3):
         n = x.shape[axis]
-        i = torch.arange(-pad, n + pad, device=x.device) % (2 * n)
-        x = x.index_select(axis, torch.where(i < n, i, 2 * n - 1 - i))
+        x = x.index_select(axis, mirrored(torch.arange(-pad, n + pad, device=x.device), n))
     return x
 
 
 def round_uint8(x: Tensor) -> Tensor:
-    """Return float images in [0, 255] as uint8: clipped, halves rounded up as MATLAB does.
+    """Return float images in [0, 255] as uint8: clipped, halves rounded up, as in MATLAB.
 
     Examples
     --------
@@ -173,11 +174,17 @@ def round_uint8(x: Tensor) -> Tensor:
     return (x + 0.5).floor().clamp(0, 255).to(torch.uint8)
 
 
+# The next two functions compute in MATLAB's order.  A sum of the uint8 path can be halfway between
+# two levels; then the last bit of the weights decides, and another order would round it elsewhere.
+
+
 def _cubic(t: Tensor) -> Tensor:
     """Keys' kernel, a = −1/2, support [−2, 2]."""
     t = t.abs()
-    near = (1.5 * t - 2.5) * t * t + 1
-    far = ((-0.5 * t + 2.5) * t - 4) * t + 2
+    t2 = t * t
+    t3 = t2 * t
+    near = 1.5 * t3 - 2.5 * t2 + 1
+    far = -0.5 * t3 + 2.5 * t2 - 4 * t + 2
     return torch.where(t <= 1, near, torch.where(t <= 2, far, 0.0))
 
 
@@ -185,16 +192,12 @@ def _contributions(n: int, scale: float, m: int, edges: Edges) -> tuple[Tensor, 
     """Return weights and input positions, both (m, taps), of m outputs from n inputs."""
     shrink = min(scale, 1.0)
     width = 4 / shrink
-    u = (torch.arange(m, dtype=torch.float64) + 0.5) / scale - 0.5
-    taps = math.ceil(width) + 2
-    at = torch.floor(u - width / 2).long()[:, None] + torch.arange(taps)  # (m, taps)
-    weights = _cubic(shrink * (u[:, None] - at))
-    weights /= weights.sum(1, keepdim=True)
-    if edges == "symmetric":
-        at = at % (2 * n)
-        at = torch.where(at < n, at, 2 * n - 1 - at)
-    else:
-        at = at.clamp(0, n - 1)
+    u = torch.arange(1, m + 1, dtype=torch.float64) / scale + 0.5 * (1 - 1 / scale)  # from 1
+    at = torch.floor(u - width / 2)[:, None] + torch.arange(math.ceil(width) + 2)  # (m, taps)
+    weights = shrink * _cubic(shrink * (u[:, None] - at))
+    weights /= weights.cumsum(1)[:, -1:]  # adds from left to right, which sum() does not
+    at = at.long() - 1  # from 0
+    at = mirrored(at, n) if edges == "symmetric" else at.clamp(0, n - 1)
     used = (weights != 0).any(0)
     return weights[:, used], at[:, used]
 

@@ -79,7 +79,7 @@ def tikhonov_filter(x: Tensor, mu: float = 5.0, pad: int = 16) -> tuple[Tensor, 
         raise TypeError(f"pad must be an integer, got {pad!r}")
     if not 0 <= pad <= min(H, W):
         raise ValueError(f"an image of {H}x{W} can be padded by 0 to {min(H, W)}, got pad={pad}")
-    rows, columns = _mirrored(H, pad, x.device), _mirrored(W, pad, x.device)
+    rows, columns = (mirrored(torch.arange(-pad, n + pad, device=x.device), n) for n in (H, W))
     padded = x[:, :, rows][..., columns]  # (B, C, H+2p, W+2p)
     gain = 1 / (1 + mu * _squared_differences(H + 2 * pad, W + 2 * pad, x))
     low = torch.fft.irfft2(gain * torch.fft.rfft2(padded), s=padded.shape[-2:])
@@ -87,10 +87,16 @@ def tikhonov_filter(x: Tensor, mu: float = 5.0, pad: int = 16) -> tuple[Tensor, 
     return low, x - low
 
 
-def _mirrored(n: int, pad: int, device: torch.device) -> Tensor:
-    """Return the pixel at each position −pad, …, n+pad−1: the border pixel is repeated."""
-    i = torch.arange(-pad, n + pad, device=device)
-    return torch.where(i < 0, -1 - i, torch.where(i >= n, 2 * n - 1 - i, i))
+def mirrored(i: Tensor, n: int) -> Tensor:
+    """Return the pixels at integer positions i of an axis of n pixels, mirrored at its ends.
+
+    Examples
+    --------
+    >>> mirrored(torch.arange(-3, 6), 3)
+    tensor([2, 1, 0, 0, 1, 2, 2, 1, 0])
+    """
+    i = i % (2 * n)
+    return torch.where(i < n, i, 2 * n - 1 - i)
 
 
 def _squared_differences(H: int, W: int, like: Tensor) -> Tensor:

@@ -3,6 +3,7 @@ import math
 from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -121,6 +122,63 @@ def test_the_axis_that_shrinks_more_goes_first() -> None:
         assert not torch.equal(rows_first, columns_first)
         expected = rows_first if size[0] < size[1] else columns_first
         assert torch.equal(imresize(x, size=size), expected)
+
+
+def matlab(x: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The uint8 path of ``imresize(x, size)``, line by line as in MATLAB's ``imresize.m``."""
+    scales = [m / n for m, n in zip(size, x.shape, strict=True)]
+    for axis in np.argsort(scales, kind="stable"):
+        n, m, scale = x.shape[axis], size[axis], scales[axis]
+        width = 4 / scale if scale < 1 else 4.0
+        at = np.arange(1.0, m + 1)
+        u = at / scale + 0.5 * (1 - 1 / scale)
+        indices = np.floor(u - width / 2)[:, None] + np.arange(math.ceil(width) + 2)
+        t = np.abs((u[:, None] - indices) * (scale if scale < 1 else 1.0))
+        t2, t3 = t * t, t * t * t
+        weights = (1.5 * t3 - 2.5 * t2 + 1) * (t <= 1)
+        weights += (-0.5 * t3 + 2.5 * t2 - 4 * t + 2) * ((t > 1) & (t <= 2))
+        weights *= scale if scale < 1 else 1.0
+        total = sum(weights.T)  # column by column
+        mirror = np.r_[:n, n - 1 : -1 : -1]
+        pixels = mirror[np.mod(indices - 1, 2 * n).astype(int)]
+        image = np.moveaxis(x, axis, 0).astype(float)
+        rows = [
+            sum(w / whole * image[i] for w, i in zip(line, places, strict=True))
+            for line, whole, places in zip(weights, total, pixels, strict=True)
+        ]
+        x = np.moveaxis(np.clip(np.floor(np.stack(rows) + 0.5), 0, 255).astype(np.uint8), 0, axis)
+    return x
+
+
+def levels(seed: int, H: int, W: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (H, W)).astype(np.uint8)
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_odd_sizes_are_matlabs(seed: int) -> None:
+    (H, W), (h, w) = np.random.default_rng(seed).integers(1, 20, (2, 2)).tolist()
+    x = levels(seed, 2 * H + 1, 2 * W + 1)
+    size = (2 * h + 1, 2 * w + 1)
+    found = imresize(torch.from_numpy(x)[None, None], size=size)[0, 0]
+    assert np.array_equal(found.numpy(), matlab(x, size))
+
+
+@pytest.mark.parametrize(
+    ("seed", "shape", "size"),
+    [
+        (26, (11, 7), (7, 5)),
+        (50, (11, 11), (9, 11)),
+        (503, (5, 7), (9, 5)),
+        (1356, (7, 5), (5, 7)),
+        (1811, (11, 5), (9, 11)),
+        (1858, (7, 5), (5, 11)),
+    ],
+)
+def test_halves_are_rounded_as_by_matlab(seed: int, shape, size) -> None:
+    """A sum halfway between two levels: the last bit of the weights decides, so it is MATLAB's."""
+    x = levels(seed, *shape)
+    found = imresize(torch.from_numpy(x)[None, None], size=size)[0, 0]
+    assert np.array_equal(found.numpy(), matlab(x, size))
 
 
 def test_rounding() -> None:
