@@ -69,8 +69,10 @@ class CRNetA(nn.Module):
     (8, torch.Size([1, 1, 12, 10]))
     """
 
-    enlarged = True  # takes the bicubic-enlarged image
-    rgb = False  # of Y, unless it has three channels
+    enlarged: bool = True
+    rgb: bool = False
+    scales: tuple[int, ...] = ()
+    takes_scale: bool = False
 
     def __init__(
         self,
@@ -122,15 +124,8 @@ class CRNetA(nn.Module):
                 f"CRNet-A takes floating-point images (B, {channels}, H, W) in [0, 1], "
                 f"got {x.dtype} of shape {tuple(x.shape)}"
             )
-        if channels <= _IMAGE:
-            # The differences that F0 takes between pixels are near the rounding of bfloat16.
-            kind = x.device.type
-            with torch.autocast(kind, enabled=False):
-                y: Tensor = self.F0(x.to(self.F0.weight.dtype))
-            if torch.is_autocast_enabled(kind):
-                y = y.to(torch.get_autocast_dtype(kind))
-        else:
-            y = self.F0(x)
+        # The differences that F0 takes between pixels are near the rounding of bfloat16.
+        y = _exactly(self.F0, x) if channels <= _IMAGE else self.F0(x)
         out: Tensor = self.F1(y.relu_()).relu_()
         return out
 
@@ -213,8 +208,10 @@ class CRNetB(nn.Module):
     (14, torch.Size([1, 3, 36, 30]))
     """
 
-    enlarged = False  # takes the LR image
-    rgb = True
+    enlarged: bool = False
+    rgb: bool = True
+    scales: tuple[int, ...]
+    takes_scale: bool = True
     mean: Tensor
 
     def __init__(
@@ -321,9 +318,8 @@ class CRNetB(nn.Module):
         """Return the image of the feature maps of `prepare` and codes, (B, 3, scale·h, scale·w)."""
         x = self.body.reconstruct(x, z)
         x = self.upsamplers[str(scale)](x)
-        # The tail makes the image itself, not a residual: bfloat16 would show.
-        with torch.autocast(x.device.type, enabled=False):
-            image: Tensor = self.tail(x.to(self.tail.weight.dtype))
+        # The tail makes the image itself, not a residual: the rounding of bfloat16 would show.
+        image = _exactly(self.tail, x, cast_back=False)
         return self.crop(image, scale) + self.mean.view(3, 1, 1)
 
     def crop(self, image: Tensor, scale: int) -> Tensor:
@@ -355,6 +351,20 @@ _FEATURES = 0.03  # initial spread per cosine, about that of what bicubic misses
 # Root mean square of the coefficients of 3×3 cosines, rows by columns, in bicubic-enlarged Y of
 # every tenth image of BSDS300 train, geometric mean of ×2, ×3 and ×4.
 _SPREAD = ((1.4, 0.048, 0.0092), (0.053, 0.012, 0.0026), (0.010, 0.0026, 0.00055))
+
+
+def _exactly(layer: nn.Conv2d, x: Tensor, *, cast_back: bool = True) -> Tensor:
+    """Apply a layer in the precision of its weights, also under autocast."""
+    y: Tensor
+    kind = x.device.type
+    if kind == "meta":  # knows no autocast
+        y = layer(x)
+        return y
+    with torch.autocast(kind, enabled=False):
+        y = layer(x.to(layer.weight.dtype))
+    if cast_back and torch.is_autocast_enabled(kind):
+        y = y.to(torch.get_autocast_dtype(kind))
+    return y
 
 
 def _conv(

@@ -1,18 +1,24 @@
-"""Which networks a recipe or a weights file may name, and how each of them is called.
+"""The networks that a recipe or a weights file may name, and what the code around them may ask.
 
-CRNet-A and -B, and every network of :mod:`baselines`, all trained and measured by the same code.
-What differs between them is said here and nowhere else: a network takes the bicubic-enlarged image
-(``enlarged``) or the LR image, Y or RGB (``rgb``), for one scale or for several.
+CRNet-A and -B and all networks of :mod:`baselines.networks` are trained and measured by the same
+code.  Their attributes say how they differ, see :class:`Network`.
 """
+
+# ruff: noqa: D102  # the methods of a protocol are documented where they are defined
 
 import copy
 import inspect
 import math
-from typing import Any, TypeAlias
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.nn import functional as F
+from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch.overrides import TorchFunctionMode
 
 from baselines.networks.cscn import CSCN
 from baselines.networks.dbpn import DDBPN
@@ -30,9 +36,52 @@ from baselines.networks.srdensenet import SRDenseNet
 from baselines.networks.vdsr import VDSR
 from crnet.model import CRNetA, CRNetB
 
-OnEnlarged: TypeAlias = CRNetA | SCN | SRCNN | RED30 | VDSR | DRCN | DRRN | MemNet
-OnLR: TypeAlias = CRNetB | CSCN | MDSR | EDSR | RDN | MSRN | DDBPN | SRDenseNet
-Network: TypeAlias = OnEnlarged | OnLR
+
+class Network(Protocol):
+    """A super-resolution network: an ``nn.Module`` with four attributes that say how to call it.
+
+    ``net(x)``, or ``net(x, scale)`` where it `takes_scale`, maps images (B, C, h, w) in [0, 1] to
+    sharp images.  :func:`apply` makes the right call.
+
+    Attributes
+    ----------
+    enlarged : bool
+        Whether it takes the bicubic-enlarged image; otherwise it takes the LR image.
+    rgb : bool
+        Whether its images are RGB, C = 3; otherwise they are Y, C = 1.
+    scales : tuple of int
+        The scales it upscales by; empty where it takes the enlarged image.
+    takes_scale : bool
+        Whether its second argument is the scale.
+    """
+
+    enlarged: bool
+    rgb: bool
+    scales: tuple[int, ...]
+    takes_scale: bool
+
+    # What the code around the networks uses of nn.Module:
+    def __call__(self, *args: Any) -> Any: ...
+    def parameters(self) -> Iterator[nn.Parameter]: ...
+    def modules(self) -> Iterator[nn.Module]: ...
+    def named_modules(self) -> Iterator[tuple[str, nn.Module]]: ...
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> Any: ...
+    def train(self, mode: bool = True) -> Self: ...
+    def eval(self) -> Self: ...
+    def to(self, *args: Any, **kwargs: Any) -> Self: ...
+    def half(self) -> Self: ...
+    def float(self) -> Self: ...
+
+
+@runtime_checkable
+class KnowsReach(Protocol):
+    """A network that knows its own reach."""
+
+    @property
+    def reach(self) -> int:
+        """How many input pixels to each side an output pixel depends on."""
+
 
 ARCHITECTURES: dict[str, type[Network]] = {
     kind.__name__: kind
@@ -41,6 +90,7 @@ ARCHITECTURES: dict[str, type[Network]] = {
         EDSR, MDSR, RDN,
     )
 }  # fmt: skip
+"""The networks by the name of their class."""
 
 
 DEEPLY_SUPERVISED = ("DRCN", "MemNet")
@@ -48,61 +98,99 @@ DEEPLY_SUPERVISED = ("DRCN", "MemNet")
 
 
 def build(
-    architecture: str, arguments: dict[str, Any], generator: torch.Generator | None = None
+    architecture: str, arguments: Mapping[str, Any], generator: torch.Generator | None = None
 ) -> Network:
-    """Return a network by the name of its class and its arguments, with initial weights.
+    """Return a network by the name of its class and its arguments, with initial weights in float32.
 
     Raises
     ------
     KeyError, TypeError, ValueError
-        If there is no such class, or the arguments are not its own.
+        If there is no such class, or it does not take the arguments.
     """
-    kind = ARCHITECTURES[architecture]
-    # The layers of torch draw from its global generator, which is left as it was.
+    kind: Callable[..., Network] = ARCHITECTURES[architecture]
+    # The layers of torch draw from its global generator; leave that as it was.
     with torch.random.fork_rng(devices=[]):
         if "generator" in inspect.signature(kind).parameters:
-            return kind(**arguments, generator=generator)  # type: ignore[call-arg]
-        torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
-        return kind(**arguments)
+            net = kind(**arguments, generator=generator)
+        else:
+            torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
+            net = kind(**arguments)
+    return net.float()  # whatever torch.get_default_dtype() is
 
 
 def arguments_of(architecture: str) -> dict[str, Any]:
-    """Return what the constructor of a network takes, by name, with the defaults."""
+    """Return the arguments of a network's constructor and their defaults."""
     parameters = inspect.signature(ARCHITECTURES[architecture]).parameters
     return {name: p.default for name, p in parameters.items() if name != "generator"}
 
 
-def check(architecture: str, arguments: dict[str, Any]) -> tuple[int, ...]:
-    """Return the scales of a network by its class and arguments; no weights are made.
+def outline(architecture: str, arguments: Mapping[str, Any], tensors: int = 2000) -> Network:
+    """Return a network on the meta device: its shapes, without memory for its weights.
+
+    Parameters
+    ----------
+    architecture : str
+        Class of the network.
+    arguments : mapping
+        Arguments of its constructor.
+    tensors : int
+        Largest number of weight tensors; a network of more is not built to its end.
 
     Raises
     ------
-    TypeError, ValueError, RuntimeError
-        If the arguments are not its own, or the network would be larger than any.
+    KeyError, TypeError, ValueError, RuntimeError
+        If there is no such class, it does not take the arguments, or they are too large.
     """
-    with torch.device("meta"):
-        return scales(ARCHITECTURES[architecture](**arguments))
+    kind: Callable[..., Network] = ARCHITECTURES[architecture]
+    with _at_most(tensors), torch.device("meta"):
+        return kind(**arguments)
+
+
+@contextmanager
+def _at_most(tensors: int) -> Iterator[None]:
+    """Stop this thread with ValueError when the modules it builds have more weight tensors."""
+    thread, seen = threading.get_ident(), set[tuple[int, str]]()
+
+    def count(module: nn.Module, name: str, _: nn.Parameter | None) -> None:
+        if threading.get_ident() == thread:
+            seen.add((id(module), name))
+            if len(seen) > tensors:
+                raise ValueError(f"the network has more than {tensors} tensors of weights")
+
+    hook = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def check(architecture: str, arguments: Mapping[str, Any]) -> tuple[int, ...]:
+    """Return the scales of a network by its class and arguments; no weights are made.
+
+    Raises and limits are those of :func:`outline`.
+    """
+    return outline(architecture, arguments).scales
 
 
 def scales(net: Network) -> tuple[int, ...]:
-    """Return the scales that a network upscales by; none where it takes the enlarged image."""
-    return tuple(getattr(net, "scales", ()))
+    """Return the scales of a network."""
+    return net.scales
 
 
 def apply(net: Network, x: Tensor, scale: int) -> Tensor:
-    """Return the image of a network: of the enlarged image, or of LR, `scale` times as large."""
-    out: Tensor = net(x, scale) if isinstance(net, CRNetB | CSCN | MDSR) else net(x)
+    """Return a network's image: of the enlarged image, or of the LR image and the scale."""
+    out: Tensor = net(x, scale) if net.takes_scale else net(x)
     return out
 
 
 @torch.no_grad()
 def reach(net: Network) -> int:
-    """Bound the pixels of the input to each side that an output pixel depends on.
+    """Return how many input pixels to each side an output pixel depends on, or an upper bound.
 
-    For CRNet-A and SCN it is exact, for CSCN almost.  For the others it is what all the layers that
-    run add up to, as if they stood in one row.
+    The receptive field is 2·reach + 1 pixels wide.  A network may know its reach.  Otherwise this
+    is the sum over all layers that run, as if they stood in one row.
     """
-    if isinstance(net, CRNetA | CRNetB | SCN | CSCN):
+    if isinstance(net, KnowsReach):
         return net.reach
     side, total = 16, 0.0
 
@@ -120,8 +208,8 @@ def reach(net: Network) -> int:
     for layer in shape.modules():
         if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.PixelShuffle):
             layer.register_forward_hook(add)
-    scale = max(int(s) for s in net.upsamplers) if isinstance(net, MDSR) else 1
-    apply(shape, torch.zeros(1, 3 if net.rgb else 1, side, side, device="meta"), scale)
+    x = torch.zeros(1, 3 if net.rgb else 1, side, side, device="meta", dtype=torch.float32)
+    apply(shape, x, max(net.scales, default=1))
     return math.ceil(total)
 
 
@@ -129,7 +217,7 @@ def reach(net: Network) -> int:
 def multiplications(net: Network, scale: int) -> float:
     """Return the multiply-accumulates of all convolutions per pixel of the HR image.
 
-    An image as large as any is meant, where a border that a network adds counts for nothing.
+    In the limit of large images, ignoring padding.
 
     Examples
     --------
@@ -140,19 +228,39 @@ def multiplications(net: Network, scale: int) -> float:
 
     def count(side: int) -> int:
         x = next(net.parameters()).new_zeros(1, 3 if net.rgb else 1, side, side)
-        with FlopCounterMode(display=False) as counter:
+        counter = _Counter()
+        with counter:
             apply(shape, x, scale)
-        return int(counter.get_total_flops())
+        return counter.multiplications
 
-    # The count is quadratic in the side; borders are its lower terms.
+    # The count is quadratic in the side; padding adds only lower terms.
     square = (count(side) - 2 * count(2 * side) + count(3 * side)) / (2 * side**2)
-    return square / 2 / (1 if net.enlarged else scale**2)
+    return square / (1 if net.enlarged else scale**2)
+
+
+class _Counter(TorchFunctionMode):
+    """Count the multiply-accumulates of convolutions.
+
+    torch's FlopCounterMode gives the same numbers, but it first imports a compiler for seconds.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.multiplications: int = 0
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Call a function of torch, and count if it is a convolution."""
+        out = func(*args, **(kwargs or {}))
+        if func in (F.conv2d, F.conv_transpose2d):
+            x, kernel = (args[0] if func is F.conv_transpose2d else out), args[1]
+            self.multiplications += kernel.numel() * x[:, 0].numel()
+        return out
 
 
 def tile_maps(net: Network) -> int:
-    """Bound the maps, per pixel of the input, that a network is taken to hold at once.
+    """Estimate how many maps, per pixel of the input, a network holds at once.
 
-    Four times those in and out of its widest convolution, an upsampler's at its own size.
+    Four times the maps in and out of its widest convolution.  An upsampler counts at its own size.
     """
     widest = 0
     for layer in net.modules():

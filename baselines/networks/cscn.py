@@ -58,6 +58,8 @@ class CSCN(nn.Module):
     ) -> None:
         super().__init__()
         check_sizes(stages=stages)
+        if stages > 6:
+            raise ValueError(f"a CSCN has at most 6 stages, which make ×64; got {stages}")
         self.scales = tuple(range(2, 2**stages + 1))
         self.stages = nn.ModuleList(SCN(M, lam=lam, generator=generator) for _ in range(stages))
 

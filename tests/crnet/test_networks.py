@@ -1,11 +1,24 @@
 """Laws of what the code around the networks knows of them: size, reach, memory, seed."""
 
+import time
+
 import pytest
 import torch
 from torch import Tensor, nn
 
+from baselines.networks.vdsr import VDSR
 from crnet import CRNetA, CRNetB, Upscaler, apply_tiled, networks
-from crnet.networks import ARCHITECTURES, Network, apply, build, multiplications, reach, tile_maps
+from crnet.networks import (
+    ARCHITECTURES,
+    Network,
+    apply,
+    build,
+    check,
+    multiplications,
+    outline,
+    reach,
+    tile_maps,
+)
 from tests.laws import close
 
 SMALL: dict[str, dict] = {
@@ -82,18 +95,18 @@ def test_the_seed_decides_the_weights_and_the_global_one_is_left_alone(name: str
 @pytest.mark.parametrize(("stages", "less"), [(1, 4), (2, 6)])
 @torch.no_grad()
 def test_a_cascade_is_tiled_at_every_scale(stages: int, less: int) -> None:
-    """And a halo not much smaller would show."""
+    """And tiles that overlap a little less differ."""
     g = torch.Generator().manual_seed(1)
     net = build("CSCN", {"stages": stages, "M": 4}, g).double()
     x = torch.rand(1, 1, 2, 2 * reach(net) + 9, generator=g, dtype=torch.float64)
     for stage in net.stages:  # codes that are on, of filters all of whose taps see something
         stage.W.weight *= 10
         stage.H.weight += 0.1 * torch.randn(stage.H.weight.shape, generator=g, dtype=x.dtype)
-    for scale in networks.scales(net):
+    for scale in net.scales:
         whole = net(x, scale)
 
-        def tiled(halo: int, scale: int = scale) -> Tensor:
-            return apply_tiled(lambda part: net(part, scale), x, 2 * halo + 5, halo, scale)
+        def tiled(overlap: int, scale: int = scale) -> Tensor:
+            return apply_tiled(lambda part: net(part, scale), x, 2 * overlap + 5, overlap, scale)
 
         close(tiled(reach(net)), whole, 1e-10)
     assert (tiled(less) - whole).abs().max() > 1e-9
@@ -114,6 +127,69 @@ def test_maps_of_a_tile() -> None:
     assert tile_maps(build("CSCN", {"M": 200})) == 16 * tile_maps(build("SCN", {"M": 200}))
     assert tile_maps(CRNetA(4, 8, 3)) == 4 * (8 + 4)  # Wl and Wh; the recursion's are as many
     assert tile_maps(CRNetB(4, 8, 3)) == 4 * (4 + 36)  # the upsampler of times 3
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_attributes_say_how_a_network_is_called(name: str) -> None:
+    net = outline(name, SMALL[name])
+    assert all(w.is_meta for w in net.parameters())
+    assert net.enlarged == (not net.scales)
+    assert check(name, SMALL[name]) == net.scales
+    scale = max(net.scales, default=1)
+    x = torch.zeros(1, 3 if net.rgb else 1, 9, 8, device="meta", dtype=torch.float32)
+    out = net(x, scale) if net.takes_scale else net(x)
+    assert out.shape == (*x.shape[:2], 9 * scale, 8 * scale)
+    assert apply(net, x, scale).shape == out.shape
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_an_outline_has_the_shapes_of_the_network(name: str) -> None:
+    net, shapes = small(name), outline(name, SMALL[name])
+    assert {k: v.shape for k, v in net.state_dict().items()} == {
+        k: v.shape for k, v in shapes.state_dict().items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("VDSR", {"depth": 10**7}), ("DRRN", {"units": 10**7}), ("RED30", {"depth": 10**7}),
+        ("MemNet", {"blocks": 10**7}), ("CSCN", {"stages": 10**7}), ("MSRN", {"blocks": 10**7}),
+        ("EDSR", {"scale": 2, "blocks": 10**7}), ("CRNetA", {"n0": 10**12}),
+    ],
+)  # fmt: skip
+def test_a_network_beyond_all_bounds_is_refused_at_once(name: str, arguments: dict) -> None:
+    started = time.monotonic()
+    with pytest.raises((ValueError, RuntimeError)):
+        check(name, {**SMALL[name], **arguments})
+    assert time.monotonic() - started < 5
+
+
+def test_the_bound_on_weight_tensors_is_exact_and_ends_with_the_call() -> None:
+    assert len(outline("VDSR", {"depth": 10, "maps": 4}, tensors=20).state_dict()) == 20
+    with pytest.raises(ValueError, match="more than 19 tensors of weights"):
+        outline("VDSR", {"depth": 10, "maps": 4}, tensors=19)
+    assert len(VDSR(40, 4).state_dict()) == 80
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_network_is_float32_whatever_torch_defaults_to(name: str) -> None:
+    expected = {k: v.dtype for k, v in build(name, SMALL[name]).state_dict().items()}
+    torch.set_default_dtype(torch.float64)
+    try:
+        net = build(name, SMALL[name])
+        scale = max(net.scales, default=1)
+        out = apply(net, torch.rand(1, 3 if net.rgb else 1, 9, 8, dtype=torch.float32), scale)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert {k: v.dtype for k, v in net.state_dict().items()} == expected
+    assert out.dtype == torch.float32
+
+
+def test_multiplications_do_not_count_the_border_of_crnet_b() -> None:
+    plain, net = CRNetB(4, 4, 1), CRNetB(4, 4, 1, border=3)
+    for scale in net.scales:
+        assert multiplications(net, scale) == multiplications(plain, scale)
 
 
 def test_a_network_of_another_name_is_refused() -> None:
