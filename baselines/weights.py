@@ -1,12 +1,14 @@
-"""Weights files: safetensors whose header says what they are and proves them whole.
+"""Weights files: safetensors with a card and a checksum in the header.
 
-The header holds ``card``, JSON text of what the owner says of its weights, and ``sha256``, a
-checksum of card and tensors.  Nothing is unpickled.  The sparse-coding baselines use these
-functions directly; :mod:`crnet.loading` puts networks and their cards on top.
+The header holds two texts: ``card``, a JSON object that describes the weights, and ``sha256``, a
+checksum of the card and the tensors.  Reading a file never unpickles anything.  The sparse-coding
+baselines use these functions directly; :mod:`crnet.loading` adds networks and their cards.
 """
 
 import hashlib
 import json
+import os
+import secrets
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
@@ -23,11 +25,11 @@ class CRNetError(Exception):
 
 
 class WeightsError(CRNetError):
-    """A weights file is missing, damaged, or not one of ours."""
+    """A weights file is missing, damaged, not one of ours, or cannot be written."""
 
 
 def bundled(name: str) -> Path:
-    """Return the path of the weights that ship for a sparse-coding baseline."""
+    """Return the path of the bundled weights of a sparse-coding baseline."""
     return Path(str(resources.files("baselines.sparse"))) / "weights" / f"{name}.safetensors"
 
 
@@ -42,12 +44,12 @@ def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Returns
     -------
     (dict of Tensor, dict)
-        Tensors by name, in the dtype they are stored in, on the CPU; and the card.
+        Tensors by name, on the CPU and in the dtype of the file; and the card.
 
     Raises
     ------
     WeightsError
-        If the file is missing, damaged or not one of ours, or holds NaN or infinite numbers.
+        If the file is missing, damaged or not one of ours, or if it holds NaN or infinite numbers.
     """
     card, text, expected = header(path)
     try:
@@ -64,7 +66,7 @@ def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def header(path: str | Path) -> tuple[dict[str, Any], str, str]:
-    """Return what the header of a weights file holds; the tensors are neither read nor checked.
+    """Return the content of the header of a weights file, without reading the tensors.
 
     Returns
     -------
@@ -74,7 +76,7 @@ def header(path: str | Path) -> tuple[dict[str, Any], str, str]:
     Raises
     ------
     WeightsError
-        If the file is missing or has no such header.
+        If the file is missing, or its header is not that of a weights file.
     """
     if not Path(path).is_file():
         raise WeightsError(f"no weights file {path}")
@@ -84,28 +86,30 @@ def header(path: str | Path) -> tuple[dict[str, Any], str, str]:
         text, checksum = found["card"], found["sha256"]
         card = json.loads(text)
         if not isinstance(card, dict):
-            raise TypeError("its card is no JSON object")
+            raise TypeError("its card is not a JSON object")
     except (SafetensorError, KeyError, TypeError, ValueError, OSError, RecursionError) as error:
         raise WeightsError(f"{path} is not a weights file of csc-crnet: {error}") from error
     return card, text, checksum
 
 
 def write(path: str | Path, tensors: Mapping[str, Tensor], card: Mapping[str, Any]) -> None:
-    """Write tensors and a card to a file that :func:`read` takes.
+    """Write tensors and a card to a file for :func:`read`, all of it or nothing.
 
     Parameters
     ----------
     path : str or Path
-        The file; replaced if it is there.
+        The file; replaced if it exists.
     tensors : mapping of str to Tensor
         Floating-point tensors by name; the dtype is kept.
     card : mapping
-        What to say of them; JSON must be able to hold it.
+        Description of the weights, for JSON.
 
     Raises
     ------
-    TypeError
-        If JSON cannot hold the card.
+    TypeError, ValueError
+        If the card does not fit into JSON; NaN does not.
+    WeightsError
+        If the file cannot be written.
 
     Examples
     --------
@@ -115,19 +119,27 @@ def write(path: str | Path, tensors: Mapping[str, Tensor], card: Mapping[str, An
     ...     read(f"{folder}/a.safetensors")
     ({'D': tensor([1., 1.])}, {'name': 'a'})
     """
-    Path(path).write_bytes(to_bytes(tensors, card))
+    content, path = to_bytes(tensors, card), Path(path)
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        part.write_bytes(content)
+        os.replace(part, path)
+    except OSError as error:
+        raise WeightsError(f"{path} was not written: {error}") from error
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def to_bytes(tensors: Mapping[str, Tensor], card: Mapping[str, Any]) -> bytes:
     """Return the content of a weights file; the arguments are those of :func:`write`."""
-    # A weight that two layers share is stored for each, as safetensors requires.
+    # safetensors refuses tensors that share memory, so a shared weight is stored for every name.
     state = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
-    text = json.dumps(dict(card))
+    text = json.dumps(dict(card), allow_nan=False)
     return to_safetensors(state, metadata={"card": text, "sha256": digest(state, text)})
 
 
 def digest(tensors: Mapping[str, Tensor], text: str) -> str:
-    """Return the SHA-256 of a card's text and of tensors by name, dtype, shape and content."""
+    """Return the SHA-256 of a card's text and of the tensors: name, dtype, shape and content."""
     found = hashlib.sha256(text.encode())
     for name in sorted(tensors):
         tensor = tensors[name].contiguous()

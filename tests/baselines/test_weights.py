@@ -1,5 +1,6 @@
 """Weights files of baselines: what is written comes back, and nothing else is taken."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -52,7 +53,7 @@ def test_files_of_others_are_refused(path: Path) -> None:
     with pytest.raises(WeightsError, match="not a weights file of csc-crnet: 'card'"):
         read(path)
     save_file(TENSORS, path, metadata={"card": "[1]", "sha256": ""})
-    with pytest.raises(WeightsError, match="no JSON object"):
+    with pytest.raises(WeightsError, match="its card is not a JSON object"):
         read(path)
     path.write_bytes(b"PK and not safetensors at all")
     with pytest.raises(WeightsError, match="not a weights file"):
@@ -69,4 +70,39 @@ def test_only_finite_numbers_are_weights(path: Path, bad: torch.Tensor) -> None:
 def test_a_card_is_json(path: Path) -> None:
     with pytest.raises(TypeError):
         write(path, TENSORS, {"D": torch.ones(1)})
-    assert read(path)[1] == CARD  # and the old file is still there
+    with pytest.raises(ValueError, match="JSON compliant"):
+        write(path, TENSORS, {"psnr": float("nan")})
+    assert read(path)[1] == CARD  # the old file is still there
+
+
+def test_shared_weights_are_stored_for_every_name(path: Path) -> None:
+    shared = torch.arange(3.0)
+    write(path, {"a": shared, "b": shared}, CARD)
+    assert all(torch.equal(t, shared) for t in read(path)[0].values())
+
+
+@pytest.mark.parametrize("step", ["write", "replace"])
+def test_a_file_is_written_whole_or_not_at_all(path: Path, monkeypatch, step: str) -> None:
+    """If the disk is full or the folder is read-only, the old file stays and no other remains."""
+
+    def full(file: Path, data: bytes) -> int:
+        with file.open("wb") as half:
+            half.write(data[: len(data) // 2])
+        raise OSError("no space left on device")
+
+    def refused(*_: object) -> None:
+        raise PermissionError("not allowed")
+
+    if step == "write":
+        monkeypatch.setattr(Path, "write_bytes", full)
+    else:
+        monkeypatch.setattr(os, "replace", refused)
+    with pytest.raises(WeightsError, match="tiny.safetensors was not written: n"):
+        write(path, TENSORS, {**CARD, "name": "new"})
+    assert read(path)[1] == CARD
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_folder_that_is_missing_is_told(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="was not written: .*No such file"):
+        write(tmp_path / "none" / "a.safetensors", TENSORS, CARD)
