@@ -1,14 +1,14 @@
-"""Convolutional dictionary learning, online: codes by coordinate descent, exact dictionary steps.
+"""Online convolutional dictionary learning: coordinate descent for codes, exact dictionary steps.
 
-The atoms are to minimise the CSC objective of all images,
+The atoms minimise the CSC objective of all images,
 
     min_D Σ_i min_z ½‖x_i − D z‖² + λ‖z‖₁    subject to ‖d_m‖ ≤ 1.
 
-Step t codes a few images with the dictionary at hand and adds what their codes tell about the atoms
-to two sums, A and B of :mod:`csc.learning.surrogate`, what is old being discounted by (1 − 1/t)^ρ.
- The next dictionary minimises the surrogate that A and B define: the squared error of all images
-so far, their codes held.  Atoms that have fallen out of use are re-started from what is not
-explained yet.
+Step t codes a few images with the current dictionary.  It adds what their codes tell about the
+atoms to two sums, A and B of :mod:`csc.learning.surrogate`; the old sums are discounted by
+(1 − 1/t)^ρ.  A and B define a surrogate: the squared error of all images so far, with their codes
+held.  The next dictionary minimises it.  Atoms that go unused are re-started from a patch of the
+residual.
 
 References
 ----------
@@ -18,11 +18,13 @@ Garcia-Cardona, Wohlberg, Yin, "First- and second-order methods for online convo
 learning", SIAM J. Imaging Sci. 11(2), 2018 (for convolution).
 """
 
+import hashlib
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Any, NamedTuple, TypeAlias, TypedDict, cast
+from typing import NamedTuple, TypedDict, cast
 
 import torch
 from torch import Tensor
@@ -40,18 +42,35 @@ from csc.dictionary import unit_norm
 from csc.learning.surrogate import correlations, minimise_surrogate, project
 from csc.solvers.cd import coordinate_descent
 
-# Where λ is zero nothing can be certified, and coding ends here.
+# Coding ends here if nothing certifies the codes, as where λ is zero.
 MOST_EPOCHS = 1000
 
-Settings: TypeAlias = dict[str, Any]
+
+class Settings(TypedDict):
+    """What a run was started with; a resumed run must have the same.
+
+    `images` has the shape of each image, `digests` a hash of its values.
+    """
+
+    images: list[list[int]]
+    D: list[int]
+    dtype: str
+    lam: list[float]
+    nonneg: bool
+    batch: int
+    forgetting: float
+    patience: int
+    coding_tol: float
+    dictionary_tol: float
+    digests: list[str]
 
 
 class LearningState(TypedDict):
-    """All that a run needs to go on: numbers and tensors, for torch.save and torch.load.
+    """All that a run needs to go on: numbers, text and tensors, for torch.save and torch.load.
 
-    A and B are the discounted sums of :mod:`csc.learning.surrogate`, `unused` counts the images
-    since an atom was last used, `order` is that of the current pass, `random` is the generator's
-    state, and `settings` is what the run was started with.
+    A and B are the discounted sums of :mod:`csc.learning.surrogate`.  `unused` counts the images
+    since each atom was last used.  `order` is the order of the images in the current pass.
+    `random` is the state of the generator.
     """
 
     step: int
@@ -67,7 +86,7 @@ class LearningState(TypedDict):
 
 @dataclass(frozen=True)
 class LearningStep:
-    """What `on_step` hears.
+    """What `on_step` is called with.
 
     Attributes
     ----------
@@ -78,13 +97,13 @@ class LearningStep:
     objective : float
         Mean of P(z) over these images, with the dictionary before the step.
     density : float
-        Share of their codes that are not zero.
+        Fraction of their codes that are not zero.
     restarted : tuple of int
-        Dead atoms that were re-started.
+        Unused atoms that were re-started.
     dictionary : Tensor, shape (M, C, k, k)
         The atoms after the step.
     state : LearningState
-        To resume from here.
+        State to resume from.
     """
 
     step: int
@@ -98,7 +117,7 @@ class LearningStep:
 
 @dataclass(frozen=True)
 class LearnedDictionary:
-    """A dictionary and how it came about.
+    """A dictionary and the history of its run.
 
     Attributes
     ----------
@@ -107,7 +126,7 @@ class LearnedDictionary:
     objective : Tensor, shape (steps,), float64
         Mean of P(z) over the images of each step, with the dictionary before it.
     state : LearningState
-        To resume from here.
+        State to resume from.
     """
 
     dictionary: Tensor
@@ -137,7 +156,7 @@ def learn_dictionary(
     Parameters
     ----------
     images : Tensor, shape (N, C, H, W), or sequence of Tensors, shape (C, H, W) or (1, C, H, W)
-        Those of a sequence may differ in size.
+        Images in a sequence may differ in size.
     D : Tensor, shape (M, C, k, k)
         Dictionary to start from, such as :func:`csc.random_dictionary`.
     lam : float or Tensor, shape () or (M,)
@@ -145,26 +164,29 @@ def learn_dictionary(
     nonneg : bool
         Require z ≥ 0.
     passes : int
-        Number of times every image is coded, from the very start, also where a run is resumed.
+        Number of times every image is coded; in a resumed run, counted from its first start.
     batch : int
         Images per step.
     forgetting : float
-        Exponent ρ ≥ 0 of the discount.  About the last t/(ρ + 1) steps count; at 0, all alike.
+        Exponent ρ ≥ 0 of the discount.  About the last t/(ρ + 1) steps count; at 0, all count
+        alike.
     patience : int
-        An atom without a non-zero code in so many images is re-started from a patch of the
-        residual of the step's images, drawn with probability proportional to its energy.
+        An atom without a non-zero code in this many images is re-started.  It becomes a patch of
+        the residual of the step's images, drawn with probability proportional to its energy.
     coding_tol, dictionary_tol : float
         Relative gaps at which codes and surrogate count as minimised.  Coarse codes are as good for
         learning as exact ones: on photographs a certified gap of 1 is an error of a few percent.
     generator : torch.Generator, optional
-        Source of one seed, from which all else is drawn; torch's global generator by default.
+        Source of one seed, from which all else is drawn; by default torch's global generator.
     state : LearningState, optional
-        Resume from here.  Images and settings must be those of the run it comes from, except that
-        `passes` may grow; `D` and `generator` are taken from it.
+        State to resume from.  Images and settings must be those of its run; only `passes` may
+        differ.  `D` and `generator` are ignored, since the state holds both.  To learn on from
+        other images, start a new run from ``state["D"]``.
     on_step : callable, optional
-        Called with a :class:`LearningStep` after every step; keep its tensors, do not change them.
+        Called with a :class:`LearningStep` after every step.  It may keep the tensors, but must not
+        change them.
     threads : int, optional
-        As of :func:`csc.coordinate_descent`.
+        As in :func:`csc.coordinate_descent`.
 
     Returns
     -------
@@ -174,12 +196,17 @@ def learn_dictionary(
     ------
     ValueError, TypeError
         If shapes, dtypes or devices do not fit, images or D hold NaN, an atom of D is zero, a
-        number is out of its range, or `state` comes from other settings.
+        number is out of range, or `state` comes from other images or settings.
+
+    Warns
+    -----
+    UserWarning
+        If λ ≥ λ_max: with the atoms of D all codes are zero, and zero codes move no atom.
 
     Notes
     -----
-    The same seed gives the same atoms bit for bit, interrupted or not, with the same number of
-    threads.  Runs on the CPU whatever the device of the images.
+    With the same number of threads, the same seed gives the same atoms bit for bit, interrupted or
+    not.  The computation runs on the CPU, whatever the device of the images.
 
     Examples
     --------
@@ -193,12 +220,25 @@ def learn_dictionary(
     True
     """
     parts = _check_images(images, D)
-    settings = _check_settings(
-        lam, D, parts, nonneg, batch, forgetting, patience, coding_tol, dictionary_tol
+    check_weight(lam, (1, D.shape[0], 1, 1), dtype=D.dtype)
+    _check_numbers(passes, batch, forgetting, patience, coding_tol, dictionary_tol, threads)
+    _check_generator(generator)
+    settings = Settings(
+        images=[list(x.shape[1:]) for x in parts],
+        D=list(D.shape),
+        dtype=str(D.dtype),
+        lam=torch.as_tensor(lam, dtype=torch.float64).detach().flatten().expand(len(D)).tolist(),
+        nonneg=bool(nonneg),
+        batch=int(batch),
+        forgetting=float(forgetting),
+        patience=int(patience),
+        coding_tol=float(coding_tol),
+        dictionary_tol=float(dictionary_tol),
+        digests=[_digest(x) for x in parts],
     )
-    _check_run(passes, generator, threads)
     if state is None:
-        state = _begin(D, len(parts), settings, generator)
+        state = _begin(D, settings, generator)
+        _warn_of_zero_codes(parts, state["D"], settings)
     else:
         _check_state(state, settings)
     per_pass = -(-len(parts) // batch)
@@ -210,9 +250,7 @@ def learn_dictionary(
     return LearnedDictionary(state["D"].to(D.device), state["objective"], state)
 
 
-def _begin(
-    D: Tensor, images: int, settings: Settings, generator: torch.Generator | None
-) -> LearningState:
+def _begin(D: Tensor, settings: Settings, generator: torch.Generator | None) -> LearningState:
     seed = int(torch.randint(2**62, (), generator=generator))
     M, _, k, _ = D.shape
     return LearningState(
@@ -221,7 +259,7 @@ def _begin(
         A=torch.zeros(M, M, 2 * k - 1, 2 * k - 1, dtype=torch.float64),
         B=torch.zeros(D.shape, dtype=torch.float64),
         unused=torch.zeros(M, dtype=torch.int64),
-        order=torch.arange(images),
+        order=torch.arange(len(settings["images"])),
         random=torch.Generator().manual_seed(seed).get_state(),
         objective=torch.zeros(0, dtype=torch.float64),
         settings=settings,
@@ -229,7 +267,7 @@ def _begin(
 
 
 def _step(images: list[Tensor], state: LearningState, threads: int | None) -> LearningStep:
-    """Code a batch, minimise the surrogate, re-start dead atoms."""
+    """Code a batch, minimise the surrogate, re-start unused atoms."""
     settings, t = state["settings"], state["step"] + 1
     generator = torch.Generator()
     generator.set_state(state["random"])
@@ -242,7 +280,7 @@ def _step(images: list[Tensor], state: LearningState, threads: int | None) -> Le
     discount = (1 - 1 / t) ** settings["forgetting"]
     A, B = discount * state["A"] + coded.A, discount * state["B"] + coded.B
     D = minimise_surrogate(A, B, state["D"].double(), settings["dictionary_tol"])
-    D = D.to(state["D"].dtype, copy=True)  # not the state's own tensor, which must not change
+    D = D.to(state["D"].dtype, copy=True)  # a copy: the old state must not change
 
     unused = torch.where(coded.used, 0, state["unused"] + len(chosen))
     dead = (unused >= settings["patience"]).nonzero().flatten()
@@ -267,7 +305,7 @@ def _step(images: list[Tensor], state: LearningState, threads: int | None) -> Le
 
 
 class _Coded(NamedTuple):
-    """What a batch of images adds to the run."""
+    """The contribution of a batch of images."""
 
     A: Tensor  # (M, M, 2k-1, 2k-1)
     B: Tensor  # (M, C, k, k)
@@ -285,15 +323,17 @@ def _code(images: list[Tensor], D: Tensor, settings: Settings, threads: int | No
     counts, positions = torch.zeros(M, dtype=torch.int64), 0
     residuals, objectives = [], []
     for x in images:
-        solution = coordinate_descent(
-            x,
-            D,
-            lam,
-            nonneg=settings["nonneg"],
-            tol=settings["coding_tol"],
-            max_iter=MOST_EPOCHS,
-            threads=threads,
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of zero codes, as in a flat image
+            solution = coordinate_descent(
+                x,
+                D,
+                lam,
+                nonneg=settings["nonneg"],
+                tol=settings["coding_tol"],
+                max_iter=MOST_EPOCHS,
+                threads=threads,
+            )
         z = solution.codes
         a, b = correlations(x[0], z[0])
         A, B = A + a, B + b
@@ -308,7 +348,7 @@ def _code(images: list[Tensor], D: Tensor, settings: Settings, threads: int | No
 def _draw_patches(residuals: list[Tensor], n: int, k: int, generator: torch.Generator) -> Tensor:
     """Return n patches (n, C, k, k) of unit norm, drawn with probability ∝ energy.
 
-    None, (0, C, k, k), where the residuals are zero.
+    If all residuals are zero, return no patch: shape (0, C, k, k).
     """
     energies = [
         F.avg_pool2d(r.double().square().sum(1, keepdim=True), k, stride=1) for r in residuals
@@ -368,43 +408,26 @@ def _check_number(value: float, name: str, low: float, *, whole: bool = False) -
         raise ValueError(f"{name} must be finite and ≥ {low}, got {value}")
 
 
-def _check_settings(
-    lam: Weight,
-    D: Tensor,
-    images: list[Tensor],
-    nonneg: bool,
+def _check_numbers(
+    passes: int,
     batch: int,
     forgetting: float,
     patience: int,
     coding_tol: float,
     dictionary_tol: float,
-) -> Settings:
-    """Return all that a run must keep to, for its state."""
-    check_weight(lam, (1, D.shape[0], 1, 1), dtype=D.dtype)
+    threads: int | None,
+) -> None:
+    _check_number(passes, "passes", 0, whole=True)
     _check_number(batch, "batch", 1, whole=True)
     _check_number(forgetting, "forgetting", 0)
     _check_number(patience, "patience", 1, whole=True)
     _check_number(coding_tol, "coding_tol", 0)
     _check_number(dictionary_tol, "dictionary_tol", 0)
-    weights = torch.as_tensor(lam, dtype=torch.float64).detach().flatten().expand(D.shape[0])
-    return {
-        "images": [list(x.shape[1:]) for x in images],
-        "D": list(D.shape),
-        "dtype": str(D.dtype),
-        "lam": weights.tolist(),
-        "nonneg": bool(nonneg),
-        "batch": int(batch),
-        "forgetting": float(forgetting),
-        "patience": int(patience),
-        "coding_tol": float(coding_tol),
-        "dictionary_tol": float(dictionary_tol),
-    }
-
-
-def _check_run(passes: int, generator: torch.Generator | None, threads: int | None) -> None:
-    _check_number(passes, "passes", 0, whole=True)
     if threads is not None:
         _check_number(threads, "threads", 1, whole=True)
+
+
+def _check_generator(generator: torch.Generator | None) -> None:
     if generator is not None and not isinstance(generator, torch.Generator):
         raise TypeError(
             f"generator must be a torch.Generator, got {type(generator).__name__}; "
@@ -412,17 +435,41 @@ def _check_run(passes: int, generator: torch.Generator | None, threads: int | No
         )
 
 
+def _digest(x: Tensor) -> str:
+    """Return a hash of the values of an image."""
+    return hashlib.blake2b(x.cpu().contiguous().numpy(), digest_size=8).hexdigest()
+
+
+def _warn_of_zero_codes(images: list[Tensor], D: Tensor, settings: Settings) -> None:
+    """Warn if λ ≥ λ_max in every image, for the atoms D."""
+    lam = torch.tensor(settings["lam"], dtype=D.dtype)[:, None, None]
+    lam_max = 0.0
+    for x in images:
+        peaks = F.conv2d(x.cpu(), D)
+        peaks = peaks if settings["nonneg"] else peaks.abs()
+        if bool((peaks > lam).any()):
+            return
+        lam_max = max(lam_max, float(peaks.max()))
+    remedy = f"use lam < {lam_max:.4g}" if lam_max > 0 else "use other images or atoms"
+    warnings.warn(
+        f"all codes are zero, because lam is at least λ_max = {lam_max:.4g} of these images and "
+        f"atoms; no atom moves before `patience` re-starts it; {remedy}",
+        UserWarning,
+        stacklevel=3,
+    )
+
+
 def _check_state(state: LearningState, settings: Settings) -> None:
-    """Require a state that these settings could have led to."""
+    """Require a state of a run with these images and settings."""
     if not isinstance(state, dict):
         raise TypeError(
             "state must be that of a LearnedDictionary or a LearningStep, "
             f"got {type(state).__name__}"
         )
-    missing = sorted(LearningState.__annotations__.keys() - state.keys())
+    entries = cast(dict[str, object], state)
+    missing = sorted(LearningState.__annotations__.keys() - entries.keys())
     if missing:
         raise ValueError(f"state lacks {missing}; give one that learn_dictionary returned")
-    entries = cast(dict[str, Any], state)
     for name in LearningState.__annotations__:
         kind = {"step": int, "settings": dict}.get(name, Tensor)
         if not isinstance(entries[name], kind):
@@ -430,26 +477,35 @@ def _check_state(state: LearningState, settings: Settings) -> None:
                 f"state has {name} of type {type(entries[name]).__name__}, "
                 f"expected {kind.__name__}; give one that learn_dictionary returned"
             )
-    for name, value in settings.items():
-        came = entries["settings"].get(name)
-        if came != value:
-            raise ValueError(
-                f"state comes from a run with {name} = {came}, this one has {value}; "
-                "resume with the same, or begin anew from its dictionary"
-            )
+    _check_same_run(cast(dict[str, object], state["settings"]), settings)
     M, _, k, _ = settings["D"]
-    for name, shape in {
-        "D": tuple(settings["D"]),
-        "A": (M, M, 2 * k - 1, 2 * k - 1),
-        "B": tuple(settings["D"]),
-        "unused": (M,),
-        "order": (len(settings["images"]),),
-        "random": tuple(torch.Generator().get_state().shape),
-    }.items():
-        if tuple(entries[name].shape) != shape:
+    for name, entry, shape in (
+        ("D", state["D"], tuple(settings["D"])),
+        ("A", state["A"], (M, M, 2 * k - 1, 2 * k - 1)),
+        ("B", state["B"], tuple(settings["D"])),
+        ("unused", state["unused"], (M,)),
+        ("order", state["order"], (len(settings["images"]),)),
+        ("random", state["random"], tuple(torch.Generator().get_state().shape)),
+    ):
+        if tuple(entry.shape) != shape:
             raise ValueError(
-                f"state has {name} of shape {tuple(entries[name].shape)}, expected {shape}; "
+                f"state has {name} of shape {tuple(entry.shape)}, expected {shape}; "
                 "give one that learn_dictionary returned"
             )
-    for name in "DAB":
-        check_finite(entries[name], f"state's {name}")
+    for name, entry in (("D", state["D"]), ("A", state["A"]), ("B", state["B"])):
+        check_finite(entry, f"state's {name}")
+
+
+def _check_same_run(came: dict[str, object], settings: Settings) -> None:
+    for name, value in settings.items():
+        if came.get(name) == value:
+            continue
+        if name == "digests":
+            raise ValueError(
+                "state comes from a run on other images of the same sizes; give the images of that "
+                'run, or start a new run on these from its atoms, with D=state["D"] and no state'
+            )
+        raise ValueError(
+            f"state comes from a run with {name} = {came.get(name)}, this one has {value}; "
+            "resume with the same, or begin anew from its dictionary"
+        )

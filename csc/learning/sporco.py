@@ -1,8 +1,8 @@
-"""Convolutional dictionary learning by sporco: the field's online method behind our shapes.
+"""Convolutional dictionary learning by sporco, with the array shapes of this library.
 
-sporco's ``OnlineConvBPDNDictLearn`` codes one image by ADMM, takes a projected gradient step of
-length η = a/(b + t) in the Fourier domain, and goes on to the next.  It is here as a reference;
-:func:`csc.learn_dictionary` comes to the same objective in a fraction of the time.
+For one image after the other, sporco's ``OnlineConvBPDNDictLearn`` computes codes by ADMM and takes
+a projected gradient step of length η = a/(b + t) in the Fourier domain.  It serves as a reference:
+:func:`csc.learn_dictionary` reaches the same objective in a fraction of the time.
 
 References
 ----------
@@ -36,7 +36,7 @@ def sporco_dictionary(
     Parameters
     ----------
     images : sequence of Tensors, shape (1, C, H, W)
-        Sizes may differ.  sporco's codes wrap around their borders.
+        Sizes may differ.  sporco's codes wrap around the borders of the image.
     D : Tensor, shape (M, C, k, k)
         Dictionary to start from, float32 or float64.
     lam : float
@@ -46,7 +46,7 @@ def sporco_dictionary(
     max_iter : int
         Steps of ADMM per image.
     generator : torch.Generator, optional
-        Draws the order of the images; torch's global one by default.
+        Draws the order of the images; by default torch's global generator.
 
     Returns
     -------
@@ -55,8 +55,8 @@ def sporco_dictionary(
     Raises
     ------
     ValueError, TypeError
-        If shapes or dtypes do not fit, a tensor holds NaN, an atom is zero, there is no image, or
-        a number is out of its range.
+        If shapes or dtypes do not fit, a tensor holds NaN, an atom is zero, there are no images,
+        or a number is out of range.
 
     Examples
     --------

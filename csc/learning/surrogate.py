@@ -1,15 +1,17 @@
-"""The surrogate of dictionary learning: all that codes tell about atoms, and its exact minimiser.
+"""The surrogate of dictionary learning: sums over all codes, and the exact minimiser over atoms.
 
-Codes never cross the boundary, so the squared error of images x with codes z is a quadratic in D,
+With the codes z of images x held, the squared error is a quadratic in D:
 
     Σ ½‖x − D z‖² = f(D) + const,       f(D) = ½⟨D, A * D⟩ − ⟨B, D⟩,
 
     A_mn(s) = Σ_p z_m(p) z_n(p+s),      B_m = z_m ⋆ x,      (A * D)_m = Σ_n A_mn * d_n,
 
-summed over images, with |s| < k and A * D taken on the window of an atom.  Codes are mostly zero,
-so A comes from the pairs of non-zero codes closer than an atom, and A * D from the Fourier domain
-at side 2k−1.  f is minimised over atoms in the unit ball by accelerated projected gradients with a
-step per atom, until a Frank-Wolfe gap certifies it:
+summed over images, with |s| < k and A * D taken on the window of an atom.  This is exact, because
+every atom lies within its image.  Codes are mostly zero, so A is summed over pairs of non-zero
+codes closer than an atom.  A * D is computed in the Fourier domain at side 2k−1.
+
+Accelerated projected gradients minimise f over atoms in the unit ball, with a step per atom.  They
+stop when a Frank-Wolfe gap certifies the result:
 
     f(D) − f* ≤ ⟨∇f, D⟩ + Σ_m ‖∇_m f‖.
 
@@ -25,20 +27,21 @@ Found. Comput. Math. 15, 2015.  Jaggi, "Revisiting Frank-Wolfe: projection-free 
 optimization", ICML 2013: the gap.
 """
 
-import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-# Far above the ten or so that a gap of 1e-3 takes: where rounding keeps the gap from closing.
+from csc.acceleration import momentum
+
+# A gap of 1e-3 takes about ten steps.  This limit is for gaps that rounding keeps from closing.
 MOST_STEPS = 1000
 
 
 def correlations(x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
     """Return A_mn(s) = Σ_p z_m(p) z_n(p+s) and B_m = z_m ⋆ x of one image, in float64.
 
-    No checks.
+    Without checks.
 
     Parameters
     ----------
@@ -50,7 +53,7 @@ def correlations(x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
     Returns
     -------
     A : Tensor, shape (M, M, 2k-1, 2k-1)
-        The shift s = 0 is in the middle.
+        The shift s = 0 is at the centre.
     B : Tensor, shape (M, C, k, k)
 
     Examples
@@ -82,16 +85,16 @@ def correlations(x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
 def minimise_surrogate(A: Tensor, B: Tensor, D: Tensor, tol: float) -> Tensor:
     """Return argmin f(D) = ½⟨D, A * D⟩ − ⟨B, D⟩ over ‖d_m‖ ≤ 1, with f(D) − f* ≤ tol·|f(D)|.
 
-    No checks.  An atom whose A and B are zero stays where it is.
+    Without checks.  An atom whose A and B are zero does not move.
 
     Parameters
     ----------
     A : Tensor, shape (M, M, 2k-1, 2k-1), float64
     B : Tensor, shape (M, C, k, k), float64
     D : Tensor, shape (M, C, k, k), float64
-        Dictionary to start from, of atoms within the unit ball.
+        Dictionary to start from; its atoms lie within the unit ball.
     tol : float
-        Relative gap; the search also ends after `MOST_STEPS` steps.
+        Relative gap at which to stop; at most `MOST_STEPS` steps are taken.
 
     Returns
     -------
@@ -107,33 +110,32 @@ def minimise_surrogate(A: Tensor, B: Tensor, D: Tensor, tol: float) -> Tensor:
     spectrum = correlation_spectrum(A)
     step = 1 / _majorant(spectrum)
     g = apply_correlations(spectrum, D) - B
-    previous, g_previous, t, momentum = D, g, 1.0, 0.0
+    previous, g_previous, t, beta = D, g, 1.0, 0.0
     for _ in range(MOST_STEPS):
         f = 0.5 * float((D * (g - B)).sum())
         gap = float((D * g).sum() + torch.linalg.vector_norm(g, dim=(1, 2, 3)).sum())
         if gap <= tol * abs(f):
             break
-        # The gradient is affine, so the one at the extrapolated point costs nothing.
-        y, g_y = (torch.lerp(*pair, 1 + momentum) for pair in ((previous, D), (g_previous, g)))
+        # The gradient is affine, so extrapolating it gives the gradient at the new point for free.
+        y, g_y = (torch.lerp(*pair, 1 + beta) for pair in ((previous, D), (g_previous, g)))
         new = project(y - step * g_y)
-        if float(((y - new) * (new - D) / step).sum()) > 0:  # the momentum points uphill
+        if float(((y - new) * (new - D) / step).sum()) > 0:  # restart: the momentum raises f
             t = 1.0
-        t_next = (1 + math.sqrt(1 + 4 * t * t)) / 2
-        momentum, t = (t - 1) / t_next, t_next
+        beta, t = momentum(t)
         previous, g_previous, D = D, g, new
         g = apply_correlations(spectrum, D) - B
     return D
 
 
 def correlation_spectrum(A: Tensor) -> Tensor:
-    """Return the Fourier coefficients (2k-1, k, M, M) of A, the shift 0 taken to the origin."""
+    """Return the Fourier coefficients (2k-1, k, M, M) of A, with the shift 0 at the origin."""
     k = (A.shape[-1] + 1) // 2
     spectrum: Tensor = torch.fft.rfft2(A.roll((1 - k, 1 - k), (2, 3)))  # (M, M, 2k-1, k)
     return spectrum.permute(2, 3, 0, 1).contiguous()
 
 
 def apply_correlations(spectrum: Tensor, D: Tensor) -> Tensor:
-    """Return A * D on the window of the atoms; at side 2k−1 nothing wraps around into it."""
+    """Return A * D on the window of the atoms, which is free of wrap-around at side 2k−1."""
     k = D.shape[-1]
     size = (2 * k - 1, 2 * k - 1)
     product = spectrum @ torch.fft.rfft2(D, s=size).permute(2, 3, 0, 1)  # (2k-1, k, M, C)
@@ -144,7 +146,7 @@ def apply_correlations(spectrum: Tensor, D: Tensor) -> Tensor:
 def _majorant(spectrum: Tensor) -> Tensor:
     """Return L (M, 1, 1, 1) with diag(L) ≽ A at all frequencies, by scaled diagonal dominance.
 
-    L_m s_m ≥ Σ_n |A_mn| s_n suffices for any s > 0; s_m = A_mm^-½ levels unequal atoms.
+    L_m s_m ≥ Σ_n |A_mn| s_n suffices for any s > 0.  s_m = A_mm^-½ evens out unequal atoms.
     """
     size = spectrum.abs()
     s = size.diagonal(dim1=2, dim2=3).amax((0, 1)).rsqrt()  # (M,)

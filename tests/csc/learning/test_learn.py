@@ -2,12 +2,20 @@
 
 import io
 import itertools
+import warnings
 
 import pytest
 import torch
 from torch import Tensor
 
-from csc import LearningStep, coordinate_descent, learn_dictionary, random_dictionary, synthesis
+from csc import (
+    LearningStep,
+    coordinate_descent,
+    lam_max,
+    learn_dictionary,
+    random_dictionary,
+    synthesis,
+)
 from csc.learning.learn import _draw_patches
 from csc.learning.surrogate import correlations
 from tests.csc.learning.test_surrogate import sparse
@@ -137,6 +145,31 @@ def test_a_finished_run_goes_on_with_more_passes() -> None:
     assert torch.equal(again.dictionary, done.dictionary)
 
 
+def test_a_restarted_atom_has_no_sums() -> None:
+    """Atom 1 is used by image 0 and by no other: re-started, its rows of A and B are zero."""
+    D = torch.zeros(2, 1, 3, 3, dtype=torch.float64)
+    D[0, 0, 1, 1], D[1, 0] = 1, torch.tensor([[1, -1, 1], [-1, 1, -1], [1, -1, 1]]) / 3
+    z = torch.zeros(3, 2, 10, 10, dtype=torch.float64)
+    z[:, 0, 2, 2] = 1
+    z[0, 1, 6, 6] = 1
+    x = synthesis(z, D)
+    heard = []
+    learn_dictionary(
+        x, D, 0.1, patience=2, passes=4, generator=seed(), forgetting=0.0, on_step=heard.append
+    )
+    restarts = [n for n, s in enumerate(heard) if 1 in s.restarted]
+    assert restarts
+    for n in restarts:
+        before, after = heard[n - 1].state, heard[n].state
+        assert before["A"][1, 1, 2, 2] > 0
+        assert before["B"][1].any()
+        assert not after["A"][1].any()
+        assert not after["A"][:, 1].any()
+        assert not after["B"][1].any()
+        assert after["unused"][1] == 0
+        assert after["A"][0, 0, 2, 2] > 0
+
+
 def test_dead_atoms_are_restarted_from_the_residual() -> None:
     x, _ = planted()
     D = start(3)
@@ -153,9 +186,6 @@ def test_dead_atoms_are_restarted_from_the_residual() -> None:
     cosines = windows @ new.flatten() / windows.norm(dim=1)
     assert new.norm() == pytest.approx(1)
     assert float(cosines.max()) == pytest.approx(1)
-    assert heard[1].state["A"][1].count_nonzero() == 0
-    assert heard[1].state["A"][:, 1].count_nonzero() == 0
-    assert heard[1].state["B"][1].count_nonzero() == 0
     assert heard[2].state["unused"][1] == 0
     assert learned.state["A"][1, 1, 2, 2] > 0
     assert not any(1 in s.restarted for s in heard[2:])
@@ -179,7 +209,8 @@ def test_a_restarted_atom_forgets_and_records_stand() -> None:
         assert (s.state["B"].count_nonzero() == 0) == nothing
     for s, copy in zip(heard, copies, strict=True):
         assert torch.equal(s.dictionary, copy)
-    both = learn_dictionary(x[1:], start(), 0.1, patience=2, passes=1, batch=2)
+    with pytest.warns(UserWarning, match="all codes are zero"):
+        both = learn_dictionary(x[1:], start(), 0.1, patience=2, passes=1, batch=2)
     assert both.state["unused"].tolist() == [0, 0, 0]  # patience counts images, not steps
 
 
@@ -220,8 +251,25 @@ def test_patches_are_those_of_the_residuals_by_energy() -> None:
 
 
 def test_images_without_content_leave_the_atoms_alone() -> None:
-    learned = learn_dictionary(torch.zeros(2, 1, 8, 8).double(), start(), 0.1, patience=1)
+    with pytest.warns(UserWarning, match=r"lam is at least λ_max = 0 .* use other images"):
+        learned = learn_dictionary(torch.zeros(2, 1, 8, 8).double(), start(), 0.1, patience=1)
     assert torch.equal(learned.dictionary, start())
+
+
+@pytest.mark.parametrize("nonneg", [False, True])
+def test_a_weight_above_lam_max_is_told_and_moves_no_atom(nonneg: bool) -> None:
+    """λ_max of the images together; just below it, nothing is told and atoms move."""
+    x, _ = planted()
+    most = lam_max(x, start(), nonneg=nonneg)
+    options = {"nonneg": nonneg, "passes": 1, "generator": seed()}
+    with pytest.warns(UserWarning, match=rf"at least λ_max = {most:.4g} .* use lam < {most:.4g}"):
+        learned = learn_dictionary(x, start(), 1.0001 * most, **options)
+    assert torch.equal(learned.dictionary, start())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        weights = most * torch.tensor([0.999, 0.5, 1.001], dtype=torch.float64)
+        learned = learn_dictionary(x, start(), weights, **options)
+    assert not torch.equal(learned.dictionary, start())
 
 
 def test_images_of_several_sizes_and_forms() -> None:
@@ -326,6 +374,13 @@ def test_a_state_of_another_run_is_refused() -> None:
     ]:
         with pytest.raises(ValueError, match=match):
             learn_dictionary(images, atoms, lam, state=state, **kwargs)
+    other = x.clone()
+    other[2, 0, 5, 5] += 1e-12
+    for images in (other, x.flip(-1), x[[1, 0, 2, 3]]):
+        with pytest.raises(ValueError, match="other images of the same sizes; give the images of"):
+            learn_dictionary(images, D, 0.05, state=state)
+    learn_dictionary(list(x.clone()), D, 0.05, passes=1, state=state)  # the same values will do
+    learn_dictionary(other, state["D"], 0.05, passes=1)  # what the message says to do
     with pytest.raises(TypeError, match="state must be that of a LearnedDictionary"):
         learn_dictionary(x, D, 0.05, state=D)
     with pytest.raises(ValueError, match=r"state lacks \['A', 'B'"):
