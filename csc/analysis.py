@@ -1,11 +1,11 @@
-"""What codes, atoms and recursions look like, as numbers.
+"""Describe codes, atoms and recursions by numbers.
 
     sparsity      ‖z‖₀/n, ‖z‖₀ per position, Hoyer's (√n − ‖z‖₁/‖z‖₂)/(√n − 1)
-    usage         share of positions where atom m is on, share p_m of ‖z‖₁, entropy −Σ p_m log₂ p_m
+    usage         fraction of positions with atom m on, part p_m of ‖z‖₁, entropy −Σ p_m log₂ p_m
     coherence     max |⟨d_i, d_j shifted⟩|/(‖d_i‖‖d_j‖) over atoms and shifts
     convergence   ‖z_k − z_{k−1}‖, support changes, objective and duality gap of z_0, z_1, …
 
-Values are float64 whatever the dtype of the codes (B, M, h, w).
+Codes have shape (B, M, h, w) and any floating-point dtype.  All results are float64.
 """
 
 import math
@@ -22,10 +22,10 @@ from csc.problem import check_fits, pose
 
 
 class Sparsity(NamedTuple):
-    """How sparse the codes of each image are, each (B,) float64.
+    """Sparsity of the codes of each image, each (B,) float64.
 
-    nonzero : share of the codes that are not zero; per_position : non-zero codes per position,
-    M times that; hoyer : 0 for codes of one magnitude, 1 for a single non-zero code.
+    nonzero : fraction of the codes that are not zero; per_position : non-zero codes per position,
+    M times as much; hoyer : 0 for codes of equal magnitude, 1 for a single non-zero code.
     """
 
     nonzero: Tensor
@@ -34,10 +34,10 @@ class Sparsity(NamedTuple):
 
 
 class Usage(NamedTuple):
-    """How codes use the M atoms.
+    """How much codes use each of the M atoms.
 
-    on : (M,), share of the positions at which an atom's code is not zero; weight : (M,), the
-    atom's share of ‖z‖₁, all zero where z is; energy : (M,), its share of ‖z‖₂².
+    on : (M,), fraction of the positions at which the code of the atom is not zero; weight : (M,),
+    its part of ‖z‖₁; energy : (M,), its part of ‖z‖₂².  All are zero if z is.
     """
 
     on: Tensor
@@ -46,32 +46,32 @@ class Usage(NamedTuple):
 
     @property
     def entropy(self) -> float:
-        """Return −Σ p log₂ p of `weight`, in bits: log₂ M where all atoms share alike."""
+        """Return −Σ p log₂ p of `weight`, in bits: log₂ M if all atoms are used alike."""
         p = self.weight[self.weight > 0]
         return abs(float(-(p * p.log2()).sum()))
 
     @property
     def effective(self) -> float:
-        """Return 2^entropy, the number of equally used atoms that would have this entropy."""
+        """Return 2^entropy: this many equally used atoms would have the same entropy."""
         return float(2**self.entropy) if bool(self.weight.any()) else 0.0
 
     @property
     def dead(self) -> list[int]:
-        """Return the atoms that are on nowhere."""
+        """Return the atoms that are never on."""
         return [int(m) for m in (self.on == 0).nonzero()]
 
     @property
     def order(self) -> list[int]:
-        """Return the atoms by `weight`, the largest first."""
+        """Return the atoms in descending order of `weight`."""
         return [int(m) for m in self.weight.argsort(descending=True, stable=True)]
 
 
 class Convergence(NamedTuple):
-    """How codes z_0, …, z_K settle; the lists of changes begin at k = 1.
+    """How codes z_0, …, z_K change from recursion to recursion.
 
-    change : ‖z_k − z_{k−1}‖; relative : that over ‖z_k‖; switched : codes
-    that became zero or ceased to be; nonzero : share of non-zero codes, from k = 0; objective and
-    gap : P(z_k) and its duality gap, summed over the batch, from k = 0, empty without a problem.
+    From k = 1: change, ‖z_k − z_{k−1}‖; relative, ‖z_k − z_{k−1}‖/‖z_k‖; switched, the number of
+    codes that turned on or off.  From k = 0: nonzero, the fraction of non-zero codes; objective and
+    gap, P(z_k) and its duality gap, summed over the batch, empty without a problem.
     """
 
     change: list[float]
@@ -93,7 +93,7 @@ def sparsity(z: Tensor) -> Sparsity:
     Returns
     -------
     Sparsity
-        Codes that are all zero have Hoyer's measure 1.
+        For all-zero codes, Hoyer's measure is 1.
 
     Raises
     ------
@@ -120,12 +120,12 @@ def sparsity(z: Tensor) -> Sparsity:
 
 
 def usage(z: Tensor | Iterable[Tensor]) -> Usage:
-    """Return the share of positions at which each atom is on, and its shares of ‖z‖₁ and ‖z‖₂².
+    """Return how often each atom is on, and its parts of ‖z‖₁ and ‖z‖₂².
 
     Parameters
     ----------
     z : Tensor, shape (B, M, h, w), or iterable of such
-        Codes; several of any sizes count as one, a position each.
+        Codes.  Several tensors, of any h and w, are pooled; every position counts alike.
 
     Returns
     -------
@@ -134,7 +134,7 @@ def usage(z: Tensor | Iterable[Tensor]) -> Usage:
     Raises
     ------
     ValueError, TypeError
-        If there are no codes, or they are not finite floating-point (B, M, h, w) of one M.
+        If there are no codes, they differ in M, or are not finite floating-point (B, M, h, w).
 
     Examples
     --------
@@ -148,20 +148,22 @@ def usage(z: Tensor | Iterable[Tensor]) -> Usage:
         maps = one.detach().transpose(0, 1).flatten(1).double()  # (M, B h w)
         found = torch.stack([(maps != 0).sum(1).double(), maps.abs().sum(1), maps.square().sum(1)])
         if positions and found.shape != sums.shape:
-            raise ValueError(f"codes of {sums.shape[1]} and of {found.shape[1]} atoms do not mix")
+            raise ValueError(
+                f"codes of {sums.shape[1]} and of {found.shape[1]} atoms cannot be pooled"
+            )
         sums = sums + found if positions else found
         positions += maps.shape[1]
     if not positions:
-        raise ValueError("no codes were given, so nothing is used")
+        raise ValueError("no codes were given; usage needs at least one tensor of codes")
     total = sums.sum(1, keepdim=True)
-    shares = torch.where(total > 0, sums / total, 0.0)
-    return Usage(sums[0] / positions, shares[1], shares[2])
+    parts = torch.where(total > 0, sums / total, 0.0)
+    return Usage(sums[0] / positions, parts[1], parts[2])
 
 
 def cross_coherence(D: Tensor) -> Tensor:
     """Return max |⟨d_i, d_j⟩|/(‖d_i‖‖d_j‖) over all shifts of d_j, for each pair of atoms.
 
-    On the diagonal an atom meets its own shifts, but not itself.
+    The diagonal compares an atom with its own shifts, other than zero.
 
     Parameters
     ----------
@@ -176,7 +178,7 @@ def cross_coherence(D: Tensor) -> Tensor:
     Raises
     ------
     ValueError, TypeError
-        If D is no finite dictionary, or an atom is zero.
+        If D is not a finite dictionary, or an atom is zero.
 
     Examples
     --------
@@ -193,7 +195,7 @@ def cross_coherence(D: Tensor) -> Tensor:
 def coherence(D: Tensor) -> float:
     """Return μ(D) = max |⟨d_i, d_j⟩|/(‖d_i‖‖d_j‖) over distinct pairs of shifted atoms.
 
-    z is the only code of D z with so few atoms, and ℓ1 finds it, where ‖z‖₀ < (1 + 1/μ)/2.
+    If ‖z‖₀ < (1 + 1/μ)/2, no other code of D z is as sparse as z, and ℓ1 minimisation finds z.
 
     Parameters
     ----------
@@ -208,7 +210,7 @@ def coherence(D: Tensor) -> float:
     Raises
     ------
     ValueError, TypeError
-        As :func:`cross_coherence`.
+        As in :func:`cross_coherence`.
 
     References
     ----------
@@ -231,15 +233,15 @@ def convergence(
     lam: Weight | None = None,
     nonneg: bool = False,
 ) -> Convergence:
-    """Return ‖z_k − z_{k−1}‖, support changes, and P(z_k) and its duality gap, along recursions.
+    """Return ‖z_k − z_{k−1}‖, support changes, P(z_k) and its duality gap along recursions.
 
     Parameters
     ----------
     codes : iterable of Tensor, shape (B, M, h, w)
-        z_0, z_1, …, as :meth:`csc.CISTA.codes` yields them; two are held at a time.
+        z_0, z_1, …, as :meth:`csc.CISTA.codes` yields them.  Two are in memory at a time.
     x, D, lam, nonneg
-        The problem, as of :func:`csc.objective`, where there is one;
-        :func:`csc.recursion.distance.problem_of` returns D and λ of kernels that are ISTA's.
+        The problem, as in :func:`csc.objective`; needed for objective and gap only.  For kernels
+        of an ISTA, :func:`csc.recursion.distance.problem_of` returns D and λ.
 
     Returns
     -------
@@ -248,7 +250,7 @@ def convergence(
     Raises
     ------
     ValueError, TypeError
-        If x, D and lam are given in part, codes differ in shape, or they do not fit the problem.
+        If only some of x, D and lam are given, codes differ in shape, or do not fit the problem.
 
     Examples
     --------
@@ -276,7 +278,9 @@ def convergence(
             c.gap.append(float(certificate.gap.sum()))
         if previous is not None:
             if z.shape != previous.shape:
-                raise ValueError(f"codes {tuple(previous.shape)} led to codes {tuple(z.shape)}")
+                raise ValueError(
+                    f"codes must keep their shape; {tuple(previous.shape)} became {tuple(z.shape)}"
+                )
             change = float(torch.linalg.vector_norm(z.double() - previous.double()))
             norm = float(torch.linalg.vector_norm(z.double()))
             c.change.append(change)

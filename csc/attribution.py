@@ -1,7 +1,7 @@
-"""Which atom made which part of an image: x = Σ_m x_m with x_m = d_m * z_m, exactly.
+"""Attribute an image to its atoms: x = Σ_m x_m with x_m = d_m * z_m, exactly.
 
-Synthesis is linear, so an image is the sum of its atoms' contributions, pixel by pixel, and any
-sum over a region splits among the atoms.  Contributions have signs and may cancel.
+Synthesis is linear.  Each pixel is therefore the sum of the atoms' contributions to it, and so is
+any sum over a region.  Contributions have signs and may cancel.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from csc.checks import check_codes, check_finite, check_mask
 
 
 def contributions(z: Tensor, D: Tensor, atoms: Sequence[int] | None = None) -> Tensor:
-    """Return the contributions x_m = d_m * z_m, whose sum over all atoms is D z.
+    """Return the contributions x_m = d_m * z_m of the atoms; over all atoms they sum to D z.
 
     Parameters
     ----------
@@ -23,7 +23,7 @@ def contributions(z: Tensor, D: Tensor, atoms: Sequence[int] | None = None) -> T
     D : Tensor, shape (M, C, k, k)
         Dictionary.
     atoms : sequence of int, optional
-        A of the atoms; all M by default, which takes M times the memory of the images.
+        Indices of A atoms.  By default all M, which takes M times the memory of the images.
 
     Returns
     -------
@@ -32,7 +32,7 @@ def contributions(z: Tensor, D: Tensor, atoms: Sequence[int] | None = None) -> T
     Raises
     ------
     ValueError, TypeError
-        If z and D do not fit, one holds NaN, or `atoms` names none or one that is not there.
+        If z and D do not fit, one holds NaN, or `atoms` is empty or has an index out of range.
 
     Examples
     --------
@@ -56,24 +56,24 @@ def contributions(z: Tensor, D: Tensor, atoms: Sequence[int] | None = None) -> T
 def shares(parts: Tensor, region: Tensor | None = None) -> Tensor:
     """Return s_m = ⟨x_m, x⟩_Ω/⟨x, x⟩_Ω, the signed share of each part in x = Σ_m x_m on Ω.
 
-    The shares sum to one.  A part with a negative share works against the sum.
+    The shares sum to one.  A negative share means that the part points against the sum.
 
     Parameters
     ----------
     parts : Tensor, shape (B, A, C, H, W)
-        Contributions that sum to what is explained, as of :func:`contributions`.
+        Contributions, such as those of :func:`contributions`.
     region : Tensor of bool, optional
-        Ω: (H, W), or broadcasts to (B, C, H, W); True inside; everywhere by default.
+        Ω, True inside: (H, W), or broadcasts to (B, C, H, W).  By default the whole image.
 
     Returns
     -------
     Tensor, shape (B, A), float64
-        Zero where x vanishes on Ω.
+        All zero if x is zero on Ω.
 
     Raises
     ------
     ValueError, TypeError
-        If `parts` is not finite (B, A, C, H, W), or `region` is no mask of its images.
+        If `parts` is not finite (B, A, C, H, W), or `region` is not a mask of its images.
 
     Examples
     --------
@@ -82,7 +82,7 @@ def shares(parts: Tensor, region: Tensor | None = None) -> Tensor:
     tensor([[0.5000, 0.5000]], dtype=torch.float64)
     """
     if not isinstance(parts, Tensor) or not parts.is_floating_point():
-        raise TypeError("parts must be a floating-point tensor, as of csc.attribution")
+        raise TypeError("parts must be a floating-point tensor, as contributions() returns it")
     if parts.ndim != 5 or parts.numel() == 0:
         raise ValueError(f"parts must have shape (B, A, C, H, W), got {tuple(parts.shape)}")
     check_finite(parts, "parts")
@@ -98,8 +98,8 @@ def shares(parts: Tensor, region: Tensor | None = None) -> Tensor:
 
 
 def check_atoms(atoms: Sequence[int], M: int) -> list[int]:
-    """Require names of some of M atoms."""
+    """Require at least one index, each from 0 to M − 1, and return them as a list."""
     kept = [int(m) for m in atoms]
     if not kept or min(kept) < 0 or max(kept) >= M:
-        raise ValueError(f"atoms must name some of 0, …, {M - 1}, got {list(atoms)}")
+        raise ValueError(f"atoms must be indices from 0 to {M - 1}, got {list(atoms)}")
     return kept

@@ -155,7 +155,7 @@ def test_coherence_guarantee_holds(seeded: torch.Generator) -> None:
         (lambda: usage([torch.ones(1, 2, 1, 1), torch.ones(1, 3, 1, 1)]), "2 and of 3 atoms"),
         (lambda: coherence(torch.zeros(1, 1, 2, 2)), r"atoms \[0\] are zero"),
         (lambda: convergence([], x=torch.ones(1, 1, 1, 1)), "give all or none"),
-        (lambda: convergence([torch.ones(1, 2, 1, 1), torch.ones(1, 1, 1, 1)]), "led to codes"),
+        (lambda: convergence([torch.ones(1, 2, 1, 1), torch.ones(1, 1, 1, 1)]), "must keep their shape"),
     ],
 )
 def test_bad_input_is_named(call, says: str) -> None:
