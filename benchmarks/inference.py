@@ -1,40 +1,26 @@
-"""Time of CRNet-A's inference, against the straightforward module and a bare convolution.
+"""Time of CRNet-A's inference, against the plain module and a single convolution.
 
     python benchmarks/inference.py [--repeats 7] [--side 512] [--json FILE]
 
-The network is n0 = 64, m0 = 128, K = 12 on an image of 512×512 pixels.  `inference_speedup` is the
-time of the module as one would write it down first (float32, NCHW; benchmarks/plain.py) over that
-of `crnet.Upscaler(net, precision="bfloat16")`, same weights, run in turn, medians.
-`conv_rate_fraction` is the rate of the Upscaler's multiplications, halos and bicubic not counted
-as work but as time, over the best rate of a single bfloat16 3×3 convolution of 128 maps, channels
-last, over sizes of 64² to 256², measured in the same run.
+The network has n0 = 64, m0 = 128, K = 12; the image has 512×512 pixels.  All ratios are of medians;
+the runs take turns.
 
-Quote the ratios: the seconds are this machine's, now.
+- `inference_speedup`: time of the plain module (float32, NCHW; benchmarks/plain.py) over the time
+  of `crnet.Upscaler(net, precision="bfloat16")` with the same weights.
+- `conv_rate_fraction`: multiplications per second of the Upscaler, over the best rate of a single
+  bfloat16 3×3 convolution of 128 maps in the same run.  Margins of tiles and bicubic count as time
+  but not as work.
+
+Quote the ratios; the seconds depend on the machine and the moment.
 """
 
 import argparse
 from pathlib import Path
 
 import torch
-from plain import Plain, finish, multiplications, race, tell
-from torch.nn import functional as F
+from plain import Plain, conv_rate, finish, multiplications, race, tell
 
 from crnet import CRNetA, Upscaler
-
-
-def conv_rate(repeats: int) -> float:
-    """Best rate of a bfloat16 3×3 convolution of 128 maps, FLOP/s."""
-    weight = torch.randn(128, 128, 3, 3).bfloat16().contiguous(memory_format=torch.channels_last)
-    best = 0.0
-    for side in (64, 96, 128, 192, 256):
-        z = torch.rand(1, 128, side, side).bfloat16()
-        z = z.contiguous(memory_format=torch.channels_last)
-        n = max(1, 256**2 // side**2)
-        seconds = race(
-            {"conv": lambda z=z, n=n: [F.conv2d(z, weight, padding=1) for _ in range(n)]}, repeats
-        )["conv"]
-        best = max(best, n * 2 * 128 * 128 * 9 * side**2 / seconds)
-    return best
 
 
 @torch.inference_mode()

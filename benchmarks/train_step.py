@@ -1,29 +1,43 @@
-"""Time and memory of a training step of CRNet-A, against the straightforward module.
+"""Time and memory of a training step.
 
     python benchmarks/train_step.py [--repeats 7] [--batch 16] [--json FILE]
+    python benchmarks/train_step.py --device cuda [--recipe crnet-b-compact] [--patches 64]
 
-1. A step (forward, L1, backward, Adam) of n0 = 64, m0 = 128, K = 12 on a batch of 41×41: ours, as
-   `crnet train` runs it (bfloat16 autocast, channels last, W ⊗ y once), and the module as one
-   would write it down first (float32, NCHW; benchmarks/plain.py), same weights, in turn.
-   `step_speedup` is the ratio of their medians.
-2. A step at K = 25 with and without recomputing the recursions, each in a process of its own:
-   `recompute_memory_ratio` is that of the peaks of resident memory above what the process held
-   before the step, `recompute_time_ratio` that of the median times.
+On a CPU, CRNet-A against the plain module:
 
-Quote the ratios: the seconds are this machine's, now.
+1. A step (forward, L1, backward, Adam) of n0 = 64, m0 = 128, K = 12 on a batch of 41×41: ours as
+   `crnet train` runs it (bfloat16 autocast, channels last, W ⊗ y once), and the plain module
+   (float32, NCHW; benchmarks/plain.py) with the same weights, in turn.  `step_speedup` is the ratio
+   of their medians.
+2. A step at K = 25 with and without recomputing the recursions, each in a process of its own.
+   `recompute_memory_ratio` is the ratio of their peaks of resident memory above what the process
+   held before the step.  `recompute_time_ratio` is the ratio of their median times.
+
+With `--device`, the whole engine (`crnet train` with patches, optimizer and averages) on photos of
+noise: its arithmetic per second, and `conv_rate_fraction`, which is that over the best rate of a
+single bfloat16 3×3 convolution on the same device.
+
+Quote the ratios; the seconds depend on the machine and the moment.
 """
 
 import argparse
+import csv
+import statistics
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
-from plain import Plain, finish, multiplications, race, tell
+from PIL import Image
+from plain import Plain, conv_rate, finish, multiplications, race, tell
 from torch import nn
 
-from crnet import CRNetA
+from crnet import CRNetA, networks
+from crnet.training.recipe import Recipe, read
+from crnet.training.train import train
 
 
 def stepper(net: nn.Module, batch: int, *, fast: bool) -> Callable[[], None]:
@@ -53,7 +67,7 @@ def network(K: int, *, recompute: bool = False) -> CRNetA:
 
 
 def peak(recompute: bool, batch: int) -> float:
-    """MiB that one step needs beyond what the process holds; for a process of its own."""
+    """Return the MiB that a step needs beyond what the process holds; runs in its own process."""
     stepper(network(1, recompute=recompute), 1, fast=True)()  # load what a step loads
     step = stepper(network(25, recompute=recompute), batch, fast=True)
     before = held("VmRSS")
@@ -62,11 +76,48 @@ def peak(recompute: bool, batch: int) -> float:
 
 
 def held(what: str) -> float:
-    """MiB resident now (VmRSS) or at most so far (VmHWM)."""
+    """Return the MiB resident now (VmRSS) or the most so far (VmHWM)."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(what):
             return int(line.split()[1]) / 1024
     raise LookupError(what)
+
+
+def engine(recipe: Recipe, device: str) -> float:
+    """Return the patches per second that `train` reaches, after a third of the steps."""
+    rng = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        (root / "noise").mkdir()
+        for i in range(4):
+            image = Image.fromarray(rng.integers(256, size=(512, 512, 3), dtype=np.uint8))
+            image.save(root / "noise" / f"{i}.png")
+        train(recipe, root / "run", root, device=device, tell_every=recipe.steps // 3)
+        with (root / "run" / "logs" / "0" / "metrics.csv").open() as file:
+            told = [row["images_per_second"] for row in csv.DictReader(file)]
+    return float([value for value in told if value][-1])
+
+
+def arithmetic(recipe: Recipe) -> float:
+    """Return the FLOP of a training step per patch: six per multiplication, mean of the scales."""
+    net = networks.build(recipe.architecture, recipe.network())
+    side = {s: recipe.patch * (1 if net.enlarged else s) for s in recipe.scales}  # in HR pixels
+    return 6 * statistics.fmean(networks.multiplications(net, s) * side[s] ** 2 for s in side)
+
+
+def measure_engine(arguments: argparse.Namespace) -> None:
+    changes = {"batch": arguments.patches, "steps": arguments.steps, "sets": ["noise"]}
+    changes |= {"validation": [], "exclude": [], "teacher": "", "start": ""}
+    if arguments.side:
+        changes["patch"] = arguments.side
+    recipe = read(arguments.recipe, changes)
+    rate = conv_rate(arguments.repeats, arguments.device)
+    patches = engine(recipe, arguments.device)
+    reached = patches * arithmetic(recipe)
+    print(f"one bfloat16 3x3 convolution     {rate / 1e12:8.2f} TFLOP/s on {arguments.device}")
+    print(f"{arguments.recipe + ',':18} {recipe.batch:4} patches {reached / 1e12:8.2f} TFLOP/s, "
+          f"{patches:.0f} patches/s, {patches / recipe.batch:.1f} steps/s")  # fmt: skip
+    finish({"conv_rate_fraction": reached / rate}, arguments.json)
 
 
 def main() -> None:
@@ -76,10 +127,18 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--device", help="measure the whole engine there: cuda, mps, cpu")
+    parser.add_argument("--recipe", default="crnet-b-compact", help="of the engine")
+    parser.add_argument("--patches", type=int, default=64, help="per step of the engine")
+    parser.add_argument("--side", type=int, help="of the patches (default: as the recipe)")
+    parser.add_argument("--steps", type=int, default=300, help="of the engine")
     parser.add_argument("--peak", type=int, choices=(0, 1), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.peak is not None:
         print(peak(bool(arguments.peak), arguments.batch))
+        return
+    if arguments.device is not None:
+        measure_engine(arguments)
         return
 
     net, batch = network(12), arguments.batch

@@ -1,6 +1,6 @@
-"""What watches over a run: averages of the weights, checkpoints, and a look at loss and codes.
+"""Callbacks of PyTorch Lightning: averages of the weights, checkpoints, and reports.
 
-Callbacks of PyTorch Lightning for the module of :mod:`crnet.training.train`.
+They belong to the module of :mod:`crnet.training.module`.
 """
 
 import contextlib
@@ -9,8 +9,9 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias, cast
 
 import torch
 from lightning import pytorch as pl
@@ -19,17 +20,44 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
 from tqdm import tqdm
 
-from crnet.errors import TrainingFailed
+from crnet.training.module import Training
+
+Handler: TypeAlias = Callable[[int, Any], Any] | int | None
+"""What `signal.getsignal` returns."""
 
 
 class Averages(WeightAveraging):
-    """Exponential averages of the weights, shorter at the start: decay min(ema, (n+1)/(n+10))."""
+    """Exponential averages of the weights, shorter at the start: decay min(ema, (n+1)/(n+10)).
+
+    An update does not wait for the device.
+    """
 
     def __init__(self, decay: float) -> None:
-        def average(mean: Tensor, weight: Tensor, n: Tensor | int) -> Tensor:
-            return torch.lerp(mean, weight, 1 - min(decay, (int(n) + 1) / (int(n) + 10)))
+        super().__init__(use_buffers=False)
+        self.decay = decay
+        self._updates = 0  # counted here, since reading the counter of a GPU would wait for it
 
-        super().__init__(use_buffers=False, avg_fn=average)
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Take the number of updates from the averages, which a checkpoint may have filled."""
+        assert self._average_model is not None  # noqa: S101  made in setup()
+        self._updates = int(self._average_model.n_averaged)
+
+    @torch.no_grad()
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
+    ) -> None:
+        """Update the averages; the first update takes the weights."""
+        if trainer.global_step <= self._latest_update_step:
+            return
+        assert self._average_model is not None  # noqa: S101  made in setup()
+        n, mean = self._updates, self._average_model.module
+        decay = min(self.decay, (n + 1) / (n + 10)) if n else 0.0
+        torch._foreach_lerp_(list(mean.parameters()), list(pl_module.parameters()), 1 - decay)
+        for one, other in zip(mean.buffers(), pl_module.buffers(), strict=True):
+            one.copy_(other)
+        self._average_model.n_averaged += 1
+        self._updates += 1
+        self._latest_update_step = trainer.global_step
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Leave the weights as they are, so that the last checkpoint has both."""
@@ -44,10 +72,10 @@ class Stopped(Exception):
 
 
 class Checkpoints(Callback):
-    """Save in time, at the best PSNR, at the end, and on SIGTERM and Ctrl-C; never a broken state.
+    """Save every so many seconds, at the best PSNR, at the end, and on SIGTERM and Ctrl-C.
 
-    A signal only asks; the run saves when its step, and the validation after it, are over, and
-    raises `Stopped`.  A second Ctrl-C is the usual one.
+    A broken state is never saved.  After a signal the run finishes its step and the validation that
+    follows, saves, and raises `Stopped`.  A second Ctrl-C interrupts at once.
     """
 
     def __init__(self, folder: Path, seconds: float, validate_every: int) -> None:
@@ -55,14 +83,15 @@ class Checkpoints(Callback):
         self._saved = time.monotonic()
         self._best = -math.inf
         self._asked = 0
-        # What listens now, before Lightning does.
+        # The handlers of now, before Lightning sets its own.
         asking = (signal.SIGINT, signal.SIGTERM)
-        self._handlers: dict[int, Any] = {s: signal.getsignal(s) for s in asking}
+        self._handlers: dict[int, Handler] = {s: signal.getsignal(s) for s in asking}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start the clock, and listen to signals in Lightning's place."""
-        run: Any = pl_module  # a crnet.training.train.Training
-        self._saved = run.since = time.monotonic()
+        """Start the clock, and handle signals in Lightning's place."""
+        run = cast(Training, pl_module)
+        run.clock.start()
+        self._saved = time.monotonic()
         self._best = max((value for _, value in run.history), default=-math.inf)
 
         def ask(signum: int, frame: Any) -> None:
@@ -83,7 +112,7 @@ class Checkpoints(Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
     ) -> None:
-        """Save when it is time, but not before a validation that would then be left out."""
+        """Save when it is time; where a validation follows, wait for its value."""
         if not self.validate_every or trainer.global_step % self.validate_every:
             self._check(trainer, pl_module)
 
@@ -115,22 +144,17 @@ class Checkpoints(Callback):
             raise Stopped(asked)
 
     def _write(self, trainer: pl.Trainer, pl_module: pl.LightningModule, name: str) -> None:
-        run: Any = pl_module
+        run, path = cast(Training, pl_module), self.folder / name
         if not all(bool(torch.isfinite(p).all()) for p in pl_module.parameters()):
-            raise TrainingFailed(f"the weights are not finite; {_ADVICE}")
+            raise run.failure("the weights are not finite")
         if run.live is not None and float(run.live) == 0:
-            raise TrainingFailed(f"all codes are zero; {_ADVICE}")
-        trainer.save_checkpoint(self.folder / name, weights_only=False)
-
-
-_ADVICE = (
-    "the last checkpoint is kept; start from it (--start RUN/last.ckpt) in another folder, with a "
-    "lower rate, a larger batch or another seed"
-)
+            raise run.failure("all codes are zero")
+        trainer.save_checkpoint(path, weights_only=False)
+        run.saved = f"{path} of step {trainer.global_step}"
 
 
 class AtomicFiles(TorchCheckpointIO):
-    """Write a checkpoint beside its place, and rename; keep the one before as ``previous.ckpt``.
+    """Write a checkpoint to another name, then rename it; keep the older as ``previous.ckpt``.
 
     Whenever the process dies, one of the two is whole.
     """
@@ -154,20 +178,26 @@ class AtomicFiles(TorchCheckpointIO):
 
 
 class Watch(Callback):
-    """Stop a run whose loss is not finite or whose codes have died, and tell how it goes."""
+    """Report, and stop a run whose loss is not finite or whose codes are all zero.
+
+    It reads loss and codes every so many steps only, since reading waits for the device.
+    """
 
     def __init__(self, every: int, bar: bool) -> None:
         self.every, self.bar = every, bar
         self._losses: list[Tensor] = []
         self._told = time.monotonic()
-        self._line: Any = None
+        self._line: tqdm[Any] | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock and the bar."""
         self._told = time.monotonic()
         if self.bar and trainer.is_global_zero:
             self._line = tqdm(
-                total=trainer.max_steps, initial=trainer.global_step, unit="step", disable=None
+                total=trainer.max_steps if trainer.max_steps > 0 else None,
+                initial=trainer.global_step,
+                unit="step",
+                disable=None,
             )
 
     def on_train_batch_end(
@@ -177,8 +207,8 @@ class Watch(Callback):
         outputs: Any,
         *_: Any,
     ) -> None:
-        """Check and tell every so many steps."""
-        run: Any = pl_module  # a crnet.training.train.Training
+        """Check and report every so many steps."""
+        run = cast(Training, pl_module)
         self._losses.append(outputs["loss"].detach())
         step = trainer.global_step
         if self._line is not None:
@@ -188,11 +218,9 @@ class Watch(Callback):
         loss = float(torch.stack(self._losses).mean())
         live = None if run.live is None else float(run.live)
         if not math.isfinite(loss):
-            raise TrainingFailed(f"step {step}: the loss is {loss}; {_ADVICE}")
+            raise run.failure(f"the loss is {loss}")
         if live == 0:
-            raise TrainingFailed(
-                f"step {step}: all codes are zero, and with no bias they stay so; {_ADVICE}"
-            )
+            raise run.failure("all codes are zero, and without a bias they stay zero")
         now = time.monotonic()
         rate = len(self._losses) / (now - self._told)
         images = rate * run.recipe.batch
@@ -203,14 +231,19 @@ class Watch(Callback):
             values.insert(1, f"codes on {live:.1%}")
         if run.history:
             values.insert(1, f"validation {run.history[-1][1]:.3f} dB")
+        self._tell(step, rate, run, values, trainer)
+        self._losses, self._told = [], now
+
+    def _tell(
+        self, step: int, rate: float, run: Training, values: list[str], trainer: pl.Trainer
+    ) -> None:
         if self._line is not None and not self._line.disable:
             self._line.set_postfix_str(", ".join(values))
         elif self.bar and trainer.is_global_zero:
-            left = (trainer.max_steps - step) / rate / 60
-            sys.stderr.write(
-                f"step {step}/{trainer.max_steps}  {'  '.join(values)}  {left:.0f} min left\n"
-            )
-        self._losses, self._told = [], now
+            minutes, of = run.recipe.minutes, trainer.max_steps
+            left = (1 - run.spent) * minutes if minutes else (of - step) / rate / 60
+            done = f"{step}" if minutes else f"{step}/{of}"
+            sys.stderr.write(f"step {done}  {'  '.join(values)}  {left:.0f} min left\n")
 
     def close(self) -> None:
         """Close the bar."""

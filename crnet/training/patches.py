@@ -1,15 +1,16 @@
 """Training patches, cut on the fly from photos that are kept in memory.
 
-A photo is held as decoded 8-bit HR and one LR image per scale, made once by our own ``imresize``:
+A photo is held as decoded 8-bit HR and one LR image per scale, which our ``imresize`` makes once:
 
-- for networks that take a bicubic-enlarged image (CRNet-A), Y, and LR in float, not rounded; a
-  patch of it is enlarged when it is drawn, with enough around it that the values are those of
-  the enlarged whole photo;
-- for networks that take LR (CRNet-B), RGB, and LR rounded to 8 bit, as the field's LR files are
-  (Y, and not rounded, for those that take the Y of LR).
+- Networks that take a bicubic-enlarged image (CRNet-A) get Y, and LR in float, not rounded.  A
+  patch is enlarged when it is drawn, with a margin, so that its values are those of the enlarged
+  whole photo.
+- Networks that take LR (CRNet-B) get RGB, and LR rounded to 8 bit, as the field's LR files are.
+  Those that take the Y of LR get it in float, not rounded.
 
-The batch of a step is a function of (seed, step) alone: not of the number of worker processes, not
-of what was drawn before.  Of several devices, each takes its share of that one batch.
+The batch of a step depends on (seed, step) alone.  It does not depend on the number of workers, on
+the device, or on earlier batches.  Several devices divide that one batch among them.
+:mod:`crnet.training.on_device` cuts the same patches on a GPU.
 """
 
 import hashlib
@@ -17,10 +18,11 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import IterableDataset, get_worker_info
@@ -33,15 +35,17 @@ from crnet.errors import DataError
 Batch: TypeAlias = tuple[Tensor, Tensor, int]
 """Network input (B, C, h, w) and target (B, C, H, W), float32 in [0, 1], and the scale."""
 
-_GRID = 4  # positions of patches are weighted on a grid of so many HR pixels
-_MARGIN = 3  # LR pixels around a patch that its enlargement depends on
+MARGIN = 3
+"""LR pixels around a patch that its enlargement depends on."""
+
+_GRID = 4  # HR pixels between the positions of patches that have a probability of their own
 
 
 @dataclass(frozen=True)
 class Photo:
     """One photo: HR (C, H, W) in uint8, and LR (C, H // s, W // s) per scale, uint8 or float32.
 
-    `taught` has, where a teacher is followed, its image per scale, float16.
+    `taught` holds a teacher's image per scale, float16; it is empty without a teacher.
     """
 
     path: Path
@@ -61,12 +65,12 @@ class Cuts:
     patch : int
         Side of the network's input.
     enlarged : bool
-        The network takes the bicubic-enlarged image, in patches of any position, each of its own
-        scale; otherwise it takes LR, one scale per batch.
+        The network takes the bicubic-enlarged image.  Its patches have any position, and each has
+        its own scale.  Otherwise it takes LR, and a batch has one scale.
     rgb : bool
         It takes RGB rather than Y.
     detail : float
-        Exponent of the mean |HR − bicubic| of a patch in its probability.
+        A patch is drawn with probability ∝ (its mean |HR − bicubic|)^detail.
     """
 
     scales: tuple[int, ...]
@@ -81,7 +85,10 @@ class Cuts:
 
 
 def read_photos(
-    paths: Sequence[Path], cuts: Cuts, on_photo: Callable[[int, int], None] | None = None
+    paths: Sequence[Path],
+    cuts: Cuts,
+    on_photo: Callable[[int, int], None] | None = None,
+    device: torch.device | str = "cpu",
 ) -> tuple[list[Photo], list[Path]]:
     """Read photos and make their LR; return them and the files that are smaller than a patch.
 
@@ -93,6 +100,8 @@ def read_photos(
         What will be cut from them.
     on_photo : callable, optional
         Called with (photos done, photos in all).
+    device : torch.device or str
+        Where LR is made, with the same values; the photos are kept on the CPU.
 
     Raises
     ------
@@ -105,10 +114,8 @@ def read_photos(
         if min(hr.shape[-2:]) < max(cuts.side(s) + s for s in cuts.scales):
             small.append(path)
         else:
-            lr = {}
-            for s in cuts.scales:
-                whole = modcrop(hr, s)
-                lr[s] = imresize(whole if cuts.rgb else whole.float() / 255, 1 / s)[0]
+            levels = (hr if cuts.rgb else hr.float() / 255).to(device)
+            lr = {s: imresize(modcrop(levels, s), 1 / s)[0].cpu() for s in cuts.scales}
             photos.append(Photo(path, hr[0], lr))
         if on_photo:
             on_photo(done, len(paths))
@@ -124,6 +131,23 @@ def fingerprint(photos: Sequence[Photo]) -> str:
     for photo in photos:
         digest.update(photo.hr.numpy().tobytes())
     return digest.hexdigest()
+
+
+class Place(NamedTuple):
+    """Where a patch lies: scale, index of the photo, first row and column in HR, and its turn."""
+
+    scale: int
+    photo: int
+    top: int
+    left: int
+    turn: int
+
+
+class Draws(Protocol):
+    """What gives the batch of any step: `Sampler`, and `DeviceSampler` on a GPU."""
+
+    def draw(self, step: int, part: slice = ...) -> Batch:
+        """Return (input, target, scale) of a step, or the patches of it in a part."""
 
 
 class Sampler:
@@ -143,10 +167,10 @@ class Sampler:
 
     def __init__(self, photos: Sequence[Photo], cuts: Cuts, batch: int, seed: int) -> None:
         self.photos, self.cuts, self.batch, self.seed = photos, cuts, batch, seed
-        # Positions of all photos in one row per scale: where those of a photo begin, and, unless
-        # they are all as likely, their cumulated weights.
-        self._first: dict[int, np.ndarray] = {}
-        self._cumulated: dict[int, np.ndarray] = {}
+        # The positions of all photos form one row per scale.  `_first` says where each photo
+        # begins; `_cumulated` sums the weights, and is empty where all positions are as likely.
+        self._first: dict[int, NDArray[np.int64]] = {}
+        self._cumulated: dict[int, NDArray[np.float64]] = {}
         for s in cuts.scales:
             counts = [math.prod(_positions(photo, s, cuts)) for photo in photos]
             self._first[s] = np.cumsum([0, *counts])
@@ -157,24 +181,28 @@ class Sampler:
             if not self._cumulated[s][-1] > 0:
                 raise DataError("the photos have no detail at all; train with detail = 0")
 
-    def draw(self, step: int, share: slice = slice(None)) -> Batch:
-        """Return (input, target, scale) of a step, or the patches of it in a share.
+    def draw(self, step: int, part: slice = slice(None)) -> Batch:
+        """Return (input, target, scale) of a step, or the patches of it in a part.
 
         The scale is 0 where every patch has its own.
         """
+        places = self.places(step)
+        inputs, targets = zip(*(self._cut(place) for place in places[part]), strict=True)
+        scale = 0 if self.cuts.enlarged else places[0].scale
+        return torch.stack(inputs), torch.stack(targets), scale
+
+    def places(self, step: int) -> list[Place]:
+        """Return where the patches of a step lie."""
         rng = np.random.default_rng((self.seed, step))
         scales = rng.choice(self.cuts.scales, self.batch)
         if not self.cuts.enlarged:
             scales[:] = scales[0]
-        draws = [
-            (int(s), float(rng.random()), rng.integers(_GRID, size=2), int(rng.integers(8)))
+        return [
+            self._place(int(s), float(rng.random()), rng.integers(_GRID, size=2), rng.integers(8))
             for s in scales
         ]
-        inputs, targets = zip(*(self._cut(*d) for d in draws[share]), strict=True)
-        scale = 0 if self.cuts.enlarged else int(scales[0])
-        return torch.stack(inputs), torch.stack(targets), scale
 
-    def _cut(self, s: int, where: float, jitter: np.ndarray, turn: int) -> tuple[Tensor, Tensor]:
+    def _place(self, s: int, where: float, jitter: NDArray[np.int64], turn: np.int64) -> Place:
         first, P = self._first[s], self.cuts.side(s)
         if self.cuts.detail == 0:
             at = int(where * first[-1])
@@ -191,11 +219,16 @@ class Sampler:
             min(_GRID * p + int(j), n * s - P)
             for p, j, n in zip(corner, jitter, (h, w), strict=True)
         )
+        if not self.cuts.enlarged:
+            top, left = top - top % s, left - left % s
+        return Place(s, index, top, left, int(turn))
+
+    def _cut(self, place: Place) -> tuple[Tensor, Tensor]:
+        s, index, top, left, turn = place
+        photo, P, p = self.photos[index], self.cuts.side(s), self.cuts.patch
         if self.cuts.enlarged:
             x = _enlarge_part(photo.lr[s], s, top, left, P)
         else:
-            top, left = top - top % s, left - left % s
-            p = self.cuts.patch
             x = _unit(photo.lr[s][:, top // s : top // s + p, left // s : left // s + p])
         whole = photo.taught.get(s, photo.hr)
         target = _unit(whole[:, top : top + P, left : left + P])
@@ -205,19 +238,19 @@ class Sampler:
 class Batches(IterableDataset[Batch]):
     """The batches of the steps from `first` on, without end, for a DataLoader.
 
-    Of n worker processes each draws every n-th batch, and the loader takes them in turn.
+    Each of n worker processes draws every n-th batch, and the loader takes them in turn.
     """
 
-    def __init__(self, sampler: Sampler, first: int = 0, share: slice = slice(None)) -> None:
+    def __init__(self, sampler: Draws, first: int = 0, part: slice = slice(None)) -> None:
         super().__init__()
-        self.sampler, self.first, self.share = sampler, first, share
+        self.sampler, self.first, self.part = sampler, first, part
 
     def __iter__(self) -> Iterator[Batch]:
         """Yield batch after batch."""
         info = get_worker_info()
         step, stride = (self.first, 1) if info is None else (self.first + info.id, info.num_workers)
         while True:
-            yield self.sampler.draw(step, self.share)
+            yield self.sampler.draw(step, self.part)
             step += stride
 
 
@@ -248,8 +281,8 @@ def _enlarge_part(lr: Tensor, s: int, top: int, left: int, P: int) -> Tensor:
     """Return rows and columns [top, top + P) × [left, left + P) of the bicubic-enlarged LR."""
     spans = []
     for start, n in ((top, lr.shape[-2]), (left, lr.shape[-1])):
-        a = max(0, start // s - _MARGIN)
-        spans.append((a, min(n, -(-(start + P) // s) + _MARGIN)))
+        a = max(0, start // s - MARGIN)
+        spans.append((a, min(n, -(-(start + P) // s) + MARGIN)))
     (a, b), (c, d) = spans
     x = bicubic(lr[None, :, a:b, c:d], s)[0]
     return x[:, top - a * s : top - a * s + P, left - c * s : left - c * s + P]

@@ -67,6 +67,9 @@ class Recipe:
         over the patches.
     steps : int
         Updates of the weights.
+    minutes : float
+        Time to train in place of `steps`; 0 for `steps`.  The schedule then follows the clock, so
+        that the run ends annealed on any machine, and two such runs are not equal to the last bit.
     optimizer : str
         ``adam``, ``muon`` (:mod:`crnet.training.muon`) or ``sgd``.
     lr : float
@@ -78,7 +81,7 @@ class Recipe:
     warmup : int
         Steps in which the rate rises linearly from zero.
     schedule : str
-        ``cosine`` falls to zero at the last step; ``step`` multiplies the rate by `decay_factor`
+        ``cosine`` falls to zero at the end; ``step`` multiplies the rate by `decay_factor`
         every `decay_every` steps.
     decay_every : int
         Steps between the decays of the ``step`` schedule.
@@ -119,6 +122,7 @@ class Recipe:
     deep: float = 0.0
     loss: str = "l1"
     steps: int = 20_000
+    minutes: float = 0.0
     optimizer: str = "adam"
     lr: float = 1e-3
     momentum: float = 0.9
@@ -147,7 +151,8 @@ class Recipe:
         for name in (*positive, "decay_factor"):
             if not 0 < getattr(self, name) < math.inf:
                 raise RecipeError(f"{name} must be finite and > 0, got {getattr(self, name)}")
-        for name in ("recursions", "border", "seed", "warmup", "detail", "weight_decay"):
+        for name in ("recursions", "border", "minutes", "seed", "warmup", "detail",
+                     "weight_decay"):  # fmt: skip
             if not 0 <= getattr(self, name) < 2**63:
                 raise RecipeError(f"{name} must be finite and ≥ 0, got {getattr(self, name)}")
         for name in ("ema", "momentum"):
@@ -204,12 +209,25 @@ class Recipe:
                 f"this {self.architecture} upscales by {known}, not by all of {list(self.scales)}"
             )
 
-    def rate(self, step: int) -> float:
-        """Return the learning rate of a step over `lr`: warm-up times the schedule."""
-        warm = min(1.0, (step + 1) / max(1, self.warmup))
+    def rate(self, step: int, spent: float | None = None) -> float:
+        """Return the learning rate of a step over `lr`: warm-up times the schedule.
+
+        Parameters
+        ----------
+        step : int
+            Steps done.
+        spent : float, optional
+            Fraction of the `minutes` that has passed; the schedule follows it instead of the step,
+            and the warm-up ends after a twentieth of the time at the latest.
+        """
+        warm = (step + 1) / max(1, self.warmup)
+        at: float = step
+        if spent is not None:
+            warm, at = max(warm, 20 * spent), spent * self.steps
+        warm = min(1.0, warm)
         if self.schedule == "step":
-            return warm * self.decay_factor ** (step // self.decay_every)
-        return warm * 0.5 * (1 + math.cos(math.pi * min(1.0, step / self.steps)))
+            return warm * math.pow(self.decay_factor, at // self.decay_every)
+        return warm * 0.5 * (1 + math.cos(math.pi * min(1.0, at / self.steps)))
 
     def network(self) -> dict[str, Any]:
         """Return the arguments that build the network."""

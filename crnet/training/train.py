@@ -2,26 +2,27 @@
 
 A run is a folder:
 
-    recipe.toml        what the run is, resolved
-    last.ckpt          everything that resuming needs, and previous.ckpt, the one before
+    recipe.toml        the recipe, with every field
+    last.ckpt          everything that resuming needs; previous.ckpt is the one before
     best.ckpt          the state of the best validation PSNR so far
     logs/N/            CSV and TensorBoard logs, a folder per start
 
-A run that is cut off and resumed ends with the weights, bit for bit, of one that was not (on GPUs
-as far as their kernels are deterministic): batches are a function of the step
-(:mod:`crnet.training.patches`), and the state of weights, averages, optimizer and schedule is in
-the checkpoint.  Checkpoints are plain tensors and numbers (``weights_only=True``).
+A run that is cut off and resumed ends with the same weights, bit for bit, as a run that is not.
+Batches are a function of the step (:mod:`crnet.training.patches`), and the checkpoint holds
+weights, averages, optimizer and schedule.  The exceptions are GPUs whose kernels are not
+deterministic, and recipes with `minutes`.  Their schedule follows the clock of the run, which goes
+on where it was.
+Checkpoints are plain tensors and numbers (``weights_only=True``).
 """
 
 import contextlib
-import dataclasses
+import importlib.util
 import logging
 import os
 import signal
 import sys
-import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,234 +30,23 @@ import torch
 from lightning import pytorch as pl
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
-from torch import Tensor
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from baselines.networks.drcn import DRCN
-from baselines.networks.edsr_layers import Upsampler
-from baselines.networks.memnet import MemNet
-from baselines.resample import bicubic, imresize
-from crnet import loading, networks
-from crnet.data import data_root, find_images, read_rgb, read_y
-from crnet.errors import DataError, TrainingFailed, WeightsError
-from crnet.measuring.protocol import Protocol, psnr_and_ssim
-from crnet.model import CRNetA, CRNetB
+from crnet import loading
+from crnet.data import data_root, find_images
+from crnet.errors import TrainingFailed, WeightsError
 from crnet.networks import Network
 from crnet.training import checkpoint
 from crnet.training.callbacks import AtomicFiles, Averages, Checkpoints, Stopped, Watch
-from crnet.training.muon import Muon
-from crnet.training.patches import Batch, Batches, Cuts, Photo, Sampler, fingerprint, read_photos
+from crnet.training.module import Training, cuts, validation_batches
+from crnet.training.patches import Batch, Photo, read_photos
 from crnet.training.recipe import Recipe, from_fields
+from crnet.training.start import build
 from crnet.training.teacher import taught
 
 __all__ = ["Training", "TrainingFailed", "build", "train", "validation_batches"]
-
-VALIDATION_IMAGES = 8
-VALIDATION_SIDE = 192  # HR pixels, a multiple of every scale
-
-
-def cuts(recipe: Recipe) -> Cuts:
-    """Return how the patches of a recipe are cut."""
-    kind = networks.ARCHITECTURES[recipe.architecture]
-    return Cuts(recipe.scales, recipe.patch, kind.enlarged, kind.rgb, recipe.detail)
-
-
-def build(recipe: Recipe, *, fresh: bool = True, tell: bool = False) -> Network:
-    """Return the network of a recipe, with its initial weights unless not `fresh`.
-
-    A network of one scale may start from one of another scale that is the same but for its
-    upsampler, which then starts anew; with `tell`, a line on stderr says so.
-
-    Raises
-    ------
-    WeightsError
-        If its `start` is no weights file or does not fit.
-    """
-    net = loading.build(
-        recipe.architecture, recipe.network(), torch.Generator().manual_seed(recipe.seed)
-    )
-    if recipe.start and fresh:
-        weights, own = loading.load(recipe.start).state_dict(), net.state_dict()
-        new = _upsampler_of_another_scale(recipe, net)
-        weights = {k: v for k, v in weights.items() if not k.startswith(new)}
-        weights |= {k: v for k, v in own.items() if k.startswith(new)}
-        if tell and new:
-            layers = ", ".join(k.removesuffix(".") for k in new)
-            sys.stderr.write(
-                f"{recipe.start} is of another scale; its upsampler, {layers}, is left out\n"
-            )
-        try:
-            net.load_state_dict(weights)
-        except RuntimeError as error:
-            raise WeightsError(
-                f"the weights of {recipe.start} do not fit the recipe: {error}"
-            ) from None
-    if isinstance(net, CRNetA | CRNetB):
-        net.cista.recompute = recipe.recompute
-    elif recipe.recompute:
-        raise ValueError(f"{recipe.architecture} has no recursions to recompute")
-    net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return net
-
-
-def _upsampler_of_another_scale(recipe: Recipe, net: Network) -> tuple[str, ...]:
-    """Return how the upsampler's weights are called if what `net` starts from differs in scale."""
-    about, mine = loading.card(recipe.start), recipe.network()
-    defaults = networks.arguments_of(recipe.architecture)
-    theirs = {**defaults, **about.arguments}
-    same = {**defaults, **mine, "scale": theirs.get("scale")} == theirs
-    if about.architecture != recipe.architecture or not same or theirs["scale"] == mine["scale"]:
-        return ()
-    return tuple(f"{k}." for k, layer in net.named_modules() if isinstance(layer, Upsampler))
-
-
-class Training(pl.LightningModule):
-    """One run: network, loss, optimizer and what is validated."""
-
-    def __init__(
-        self,
-        recipe: Recipe,
-        net: Network,
-        photos: Sequence[Photo],
-        validation: Sequence[Batch],
-        workers: int = 0,
-    ) -> None:
-        super().__init__()
-        self.recipe, self.workers = recipe, workers
-        self.net = net
-        # Lightning copies the module for its averages; what is read-only need not be copied.
-        self._shared = _Shared(Sampler(photos, cuts(recipe), recipe.batch, recipe.seed), validation)
-        self.data = fingerprint(photos)
-        self.history: list[list[float]] = []  # (step, validation PSNR)
-        self.seconds, self.since = 0.0, time.monotonic()
-        self.live: Tensor | None = None
-        if isinstance(net, CRNetA | CRNetB):
-            net.cista.register_forward_hook(self._watch)
-
-    def _watch(self, block: Any, inputs: Any, z: Tensor) -> None:
-        if self.training:
-            self.live = (z.detach() > 0).float().mean()
-
-    def forward(self, x: Tensor, scale: int) -> Tensor:
-        """Return the network's image."""
-        x = x.contiguous(memory_format=torch.channels_last)
-        return networks.apply(self.net, x, scale).float()
-
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the loss of a batch."""
-        x, target, scale = batch
-        if self.recipe.deep and isinstance(self.net, DRCN | MemNet):
-            images = self.net.predictions(x.contiguous(memory_format=torch.channels_last)).float()
-            each = torch.stack([self._loss(image, target) for image in images])
-            alpha, out = self.recipe.deep, self.net.combine(images)
-            loss = alpha * each.mean() + (1 - alpha) * self._loss(out, target)
-        else:
-            loss = self._loss(self(x, scale), target)
-        self.log("loss", loss.detach())
-        return loss
-
-    def _loss(self, image: Tensor, target: Tensor) -> Tensor:
-        error = image - target
-        if self.recipe.loss == "l1":
-            return error.abs().mean()
-        if self.recipe.loss == "l2":
-            return error.square().mean()
-        return error.square().sum() / (2 * len(image))  # eq. 15
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Measure PSNR on Y, on 8-bit levels, without a border of `scale` pixels."""
-        x, target, scale = batch
-        protocol = Protocol("validation", rgb=self.net.rgb, clip=None)
-        out = self(x, scale)
-        self.log("psnr", psnr_and_ssim(out, target.cpu(), scale, protocol)[0], batch_size=1)
-
-    def on_validation_epoch_end(self) -> None:
-        """Keep the curve."""
-        self.history.append([self.global_step, float(self.trainer.callback_metrics["psnr"])])
-
-    def configure_optimizers(self) -> Any:
-        """Return the optimizer and its schedule."""
-        r, weights = self.recipe, self.net.parameters()
-        optimizer: torch.optim.Optimizer
-        if r.optimizer == "muon":
-            optimizer = Muon(weights, r.lr, r.momentum, r.weight_decay)
-        elif r.optimizer == "adam":
-            optimizer = torch.optim.Adam(
-                weights, r.lr, betas=(r.momentum, 0.999), weight_decay=r.weight_decay
-            )
-        else:
-            optimizer = torch.optim.SGD(weights, r.lr, r.momentum, weight_decay=r.weight_decay)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, r.rate)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
-
-    def train_dataloader(self) -> "DataLoader[Batch]":
-        """Return the batches from the step that the run is at."""
-        rank, world = self.trainer.global_rank, self.trainer.world_size
-        share = slice(rank, None, world)
-        batches = Batches(self._shared.sampler, self.global_step, share)
-        return DataLoader(
-            batches,
-            batch_size=None,
-            num_workers=self.workers,
-            persistent_workers=False,
-            pin_memory=self.device.type == "cuda",
-        )
-
-    def val_dataloader(self) -> "DataLoader[Batch]":
-        """Return the validation images."""
-        return DataLoader(self._shared.validation, batch_size=None)  # type: ignore[arg-type]
-
-    def on_save_checkpoint(self, state: dict[str, Any]) -> None:
-        """Add the recipe, the data and the curve."""
-        state["recipe"] = {
-            k: list(v) if isinstance(v, tuple) else v
-            for k, v in dataclasses.asdict(self.recipe).items()
-        }
-        state["data"] = self.data
-        state["history"] = self.history
-        now = time.monotonic()
-        self.seconds, self.since = self.seconds + now - self.since, now
-        state["seconds"] = self.seconds
-
-    def on_load_checkpoint(self, state: dict[str, Any]) -> None:
-        """Take the curve and the clock back."""
-        self.history, self.seconds = state["history"], state["seconds"]
-
-
-class _Shared:
-    """What the copies of a module share."""
-
-    def __init__(self, sampler: Sampler, validation: Sequence[Batch]) -> None:
-        self.sampler, self.validation = sampler, validation
-
-    def __deepcopy__(self, memo: Any) -> "_Shared":
-        return self
-
-
-def validation_batches(recipe: Recipe, root: Path) -> list[Batch]:
-    """Return the middles of the first images of each validation set, at every scale.
-
-    The target is in uint8, unlike in training.
-    """
-    enlarged, rgb, side = cuts(recipe).enlarged, cuts(recipe).rgb, VALIDATION_SIDE
-    batches: list[Batch] = []
-    for name in recipe.validation:
-        for path in find_images(root / name)[:VALIDATION_IMAGES]:
-            hr = read_rgb(path) if rgb else read_y(path)
-            if min(hr.shape[-2:]) < side:
-                raise DataError(f"{path}: validation images need {side} pixels a side")
-            top, left = ((n - side) // 2 for n in hr.shape[-2:])
-            hr = hr[..., top : top + side, left : left + side]
-            for s in recipe.scales:
-                lr = imresize(hr, 1 / s).float() / 255 if rgb else imresize(hr.float() / 255, 1 / s)
-                batches.append((bicubic(lr, s) if enlarged else lr, hr, s))
-    return batches
 
 
 def train(
@@ -284,14 +74,14 @@ def train(
     root : str or Path, optional
         Data root, see :func:`crnet.data.data_root`.
     resume : bool
-        Continue the run in the folder; one without a checkpoint starts.
+        Continue the run in the folder; if it holds no checkpoint yet, start it.
     device : str
         Lightning's accelerator: ``auto``, ``cpu``, ``cuda``, ``mps``.
     devices : int
-        Processes per machine, one device each; more than one train by DDP.  Under ``torchrun`` the
-        number of its processes.
+        Processes per machine, one device each; more than one train by DDP.  Under ``torchrun``
+        the number of its processes counts.
     workers : int
-        Processes that cut patches; the batches do not depend on it.
+        Processes that cut patches for a CPU; the batches do not depend on it.
     validate_every, tell_every : int
         Steps between validations and between reports.
     save_minutes : float
@@ -304,11 +94,13 @@ def train(
     SystemExit, KeyboardInterrupt
         On SIGTERM and Ctrl-C, after a checkpoint.
     TrainingFailed
-        If the loss is not finite or the codes have died; the last checkpoint stays.
+        If the loss is not finite or all codes are zero; the last checkpoint stays.
     FileExistsError
         If the folder holds a run and `resume` is false.
+    ValueError
+        If an option is out of range, or the folder does not exist and `resume` is true.
     WeightsError
-        If the run was of another recipe or other images, or no checkpoint of it can be read.
+        If the run has another recipe or other images, or its checkpoints cannot be read.
     DataError
         If an image cannot be read.
     """
@@ -321,17 +113,20 @@ def train(
     callbacks = [Averages(recipe.ema), watch, saver]
     trainer = _trainer(recipe, run, device, devices, validate_every, tell_every, callbacks)
     net = build(recipe, fresh=found is None, tell=bar)
-    module = Training(recipe, net, *_read(recipe, data_root(root), bar, run), workers)
+    photos, validation = _read(recipe, data_root(root), bar, run, trainer.strategy.root_device)
+    module = Training(recipe, net, photos, validation, workers)
     if found and found[1]["data"] != module.data:
         raise WeightsError(f"{found[0]} was trained on other images than these")
+    if found:
+        module.saved = f"{found[0]} of step {found[1]['global_step']}"
     run.mkdir(parents=True, exist_ok=True)
     (run / "recipe.toml").write_text(recipe.toml(), encoding="utf-8")
     last = run / "last.ckpt"
     if found and found[0] != last and last.exists() and _first_process():
         os.replace(last, run / "damaged.ckpt")
     if bar and resume and not found:
-        sys.stderr.write(f"{run} holds no checkpoint; the run starts from the beginning\n")
-    with warnings.catch_warnings():
+        sys.stderr.write(f"{run} holds no checkpoint yet; the run starts from the beginning\n")
+    with warnings.catch_warnings(), _exact_convolutions():
         for message in _QUIET:
             warnings.filterwarnings("ignore", message)
         try:
@@ -365,13 +160,30 @@ def _check_call(
             f"workers must be ≥ 0 and save_minutes > 0, got {workers} and {save_minutes}"
         )
     processes = int(os.environ.get("WORLD_SIZE", devices))
+    if recipe.minutes and processes > 1:
+        raise ValueError(f"a recipe with minutes trains on one device, got {processes}")
     if recipe.batch % processes:
         raise ValueError(f"a batch of {recipe.batch} does not divide among {processes} devices")
     if not resume and _first_process() and any(run.glob("*.ckpt")):
         raise FileExistsError(f"{run} holds a run; pass --resume to continue it, or another folder")
+    if resume and not run.exists():
+        raise ValueError(f"{run} does not exist; leave --resume out to start a run there")
     above = next(p for p in (run, *run.absolute().parents) if p.exists())
     if not above.is_dir() or not os.access(above, os.W_OK):
         raise ValueError(f"{run} cannot be written: {above} is no folder that can be")
+
+
+@contextlib.contextmanager
+def _exact_convolutions() -> Iterator[None]:
+    """Let CUDA convolve float32 in float32 and not in TF32, and choose its fastest kernels.
+
+    Only small layers at image level are in float32; the differences that they take between pixels
+    are near the rounding of TF32.
+    """
+    with torch.backends.cudnn.flags(
+        enabled=True, benchmark=True, deterministic=False, allow_tf32=False
+    ):
+        yield
 
 
 @contextlib.contextmanager
@@ -385,12 +197,15 @@ def _progress(name: str, bar: bool) -> Iterator[Callable[[int, int], None]]:
         yield follow
 
 
-def _read(recipe: Recipe, root: Path, bar: bool, run: Path) -> tuple[list[Photo], list[Batch]]:
+def _read(
+    recipe: Recipe, root: Path, bar: bool, run: Path, device: torch.device
+) -> tuple[list[Photo], list[Batch]]:
     """Return the photos and the validation images of a recipe, and tell what is left out."""
+    made_on = device if device.type == "cuda" else "cpu"  # MPS has no float64
     paths = [p for name in recipe.sets for p in find_images(root / name, recipe.exclude)]
     validation = validation_batches(recipe, root)
     with _progress("read", bar) as follow:
-        photos, small = read_photos(paths, cuts(recipe), follow)
+        photos, small = read_photos(paths, cuts(recipe), follow, made_on)
     if recipe.teacher:
         with _progress("teacher", bar) as follow:
             photos = taught(photos, recipe.teacher, run / "teacher.pt", follow)
@@ -401,7 +216,7 @@ def _read(recipe: Recipe, root: Path, bar: bool, run: Path) -> tuple[list[Photo]
     return photos, validation
 
 
-# Warnings of Lightning about what is meant so here.
+# Warnings of Lightning about what is intended here.
 _QUIET = (
     ".*does not have many workers.*",
     ".*GPU available but not used.*",
@@ -422,12 +237,15 @@ def _trainer(
     callbacks: list[Callback],
 ) -> pl.Trainer:
     logs = [int(p.name) for p in run.glob("logs/*") if p.name.isdecimal()]
-    starts = max(logs, default=-1) + 1
+    version = str(max(logs, default=-1) + 1)
+    loggers: list[Logger] = [CSVLogger(run, name="logs", version=version)]
+    if importlib.util.find_spec("tensorboard"):
+        loggers.append(TensorBoardLogger(run, name="logs", version=version))
     nodes = 1
     if "LOCAL_WORLD_SIZE" in os.environ:  # under torchrun
         devices = int(os.environ["LOCAL_WORLD_SIZE"])
         nodes = int(os.environ["WORLD_SIZE"]) // devices
-    # Only the path of a batch's scale runs in CRNet-B, so the others have no gradient.
+    # In CRNet-B only the layers of the batch's scale run; the others have no gradient.
     unused = not cuts(recipe).enlarged
     strategy = DDPStrategy(find_unused_parameters=unused) if devices * nodes > 1 else "auto"
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
@@ -440,16 +258,13 @@ def _trainer(
                 num_nodes=nodes,
                 strategy=strategy,
                 precision=recipe.precision,  # type: ignore[arg-type]
-                max_steps=recipe.steps,
+                max_steps=-1 if recipe.minutes else recipe.steps,
                 max_epochs=-1,
                 gradient_clip_val=recipe.clip,
                 gradient_clip_algorithm="norm",
                 callbacks=callbacks,
                 plugins=[AtomicFiles()],
-                logger=[
-                    CSVLogger(run, name="logs", version=str(starts)),
-                    TensorBoardLogger(run, name="logs", version=str(starts)),
-                ],
+                logger=loggers,
                 log_every_n_steps=tell_every,
                 val_check_interval=validate_every or None,
                 limit_val_batches=None if validate_every else 0,
@@ -470,12 +285,12 @@ def _first_process() -> bool:
 
 
 def _latest(run: Path) -> tuple[Path, dict[str, Any]] | None:
-    """Return the newest whole checkpoint of a run, or None where there is none yet.
+    """Return the newest whole checkpoint of a run, or None if it has no checkpoint yet.
 
     Raises
     ------
     WeightsError
-        If there are some but none can be read.
+        If it has some and all are damaged.
     """
     told = []
     for name in ("last.ckpt", "previous.ckpt"):

@@ -19,10 +19,45 @@ def test_the_step_is_the_polar_factor_nearly(n: int, m: int, size: float, seed: 
     assert ((inside.diag() > 0.6) & (inside.diag() < 1.3)).all()
 
 
-def test_zero_stays_zero_and_others_are_refused() -> None:
+def test_singular_values_by_their_part_of_the_norm() -> None:
+    """What the docstring says, of σ from ‖G‖_F / 100,000 to ‖G‖_F."""
+    small = torch.logspace(-5, 0, 400, dtype=torch.float64)
+    values = torch.stack([small, (1 - small.square()).sqrt()], 1)  # of norm one
+    ends = orthogonalise(torch.diag_embed(values))[:, 0, 0]
+    assert ((ends > 0.6) & (ends < 1.3))[small >= 1 / 500].all()
+    tiny = small < 1e-4
+    torch.testing.assert_close(ends[tiny], 485 * small[tiny], rtol=0.02, atol=0)
+
+
+@pytest.mark.parametrize("shape", [(5, 3, 7), (4, 7, 3)])
+def test_matrices_are_orthogonalised_one_by_one(shape: tuple[int, ...]) -> None:
+    G = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    torch.testing.assert_close(orthogonalise(G), torch.stack([orthogonalise(M) for M in G]))
+
+
+def test_zero_stays_zero_and_vectors_are_refused() -> None:
     assert not orthogonalise(torch.zeros(3, 4)).any()
     with pytest.raises(ValueError, match="must be a matrix"):
-        orthogonalise(torch.zeros(3, 4, 5))
+        orthogonalise(torch.zeros(3))
+
+
+def test_kernels_of_one_shape_move_as_if_alone() -> None:
+    g = torch.Generator().manual_seed(0)
+    shapes = [(9, 8, 3, 3), (9, 8, 3, 3), (8, 9, 3, 3), (12,), (3, 8, 3, 3), (2,)]
+    starts, slopes = ([torch.randn(s, generator=g) for s in shapes] for _ in range(2))
+
+    def moved(chosen: list[int]) -> list[torch.Tensor]:
+        weights = [nn.Parameter(starts[i].clone()) for i in chosen]
+        optimizer = Muon(weights, lr=0.1, weight_decay=0.1)
+        for step in range(3):
+            for i, w in zip(chosen, weights, strict=True):
+                w.grad = (step + 1) * slopes[i] if step or i % 2 else None  # not all every time
+            optimizer.step()
+        return [w.detach() for w in weights]
+
+    together = moved(list(range(len(shapes))))
+    for i, one in enumerate(together):
+        torch.testing.assert_close(one, moved([i])[0])
 
 
 def test_a_kernel_moves_as_its_matrix_whatever_the_layout() -> None:

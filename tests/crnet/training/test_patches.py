@@ -46,8 +46,8 @@ def test_batches_depend_on_seed_and_step_alone(paths, seed: int, step: int, cuts
     assert torch.equal(first[0], again[0])
     assert torch.equal(first[1], again[1])
     assert first[2] == again[2]
-    other = sampler.draw(step + 1)[1]
-    assert other.shape != first[1].shape or not torch.equal(first[1], other)
+    for other in (sampler.draw(step + 1)[1], Sampler(photos, cuts, 4, seed + 1).draw(step)[1]):
+        assert other.shape != first[1].shape or not torch.equal(first[1], other)
 
 
 @given(st.integers(0, 10_000))
@@ -132,6 +132,27 @@ def test_patches_are_drawn_by_area_or_by_detail() -> None:
         Sampler([flat], Cuts((2,), 8, enlarged=True, rgb=False, detail=1.0), 2, 0)
 
 
+@pytest.mark.parametrize("detail", [0.5, 1.0, 2.0])
+def test_the_probability_of_a_patch_is_a_power_of_its_detail(paths, detail: float) -> None:
+    """Counted over positions of one photo, against mean |HR − bicubic| of each patch there."""
+    (one,), _ = read_photos(paths[:1], Cuts((2,), 12, enlarged=True, rgb=False))
+    cuts, n = Cuts((2,), 12, enlarged=True, rgb=False, detail=detail), 4000
+    places = Sampler([one], cuts, n, 0).places(0)
+    error = (one.hr[..., :60, :50] / 255 - bicubic(one.lr[2][None], 2)[0]).abs()[0]
+    tops, lefts = range(0, 60 - 12 + 1, 4), range(0, 50 - 12 + 1, 4)
+    weights = {
+        (top, left): error[top : top + 12, left : left + 12].mean() ** detail
+        for top in tops
+        for left in lefts
+    }
+    total = sum(weights.values())
+    half = sorted(weights, key=lambda corner: weights[corner])[: len(weights) // 2]
+    drawn = sum((p.top // 4 * 4, p.left // 4 * 4) in half for p in places) / n
+    expected = float(sum(weights[corner] for corner in half) / total)
+    assert drawn == pytest.approx(expected, abs=4 * (0.25 / n) ** 0.5)
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on one core
 @pytest.mark.parametrize("workers", [0, 1, 2])
 def test_the_number_of_workers_does_not_matter(paths, workers: int) -> None:
     photos, _ = read_photos(paths, B)

@@ -1,6 +1,7 @@
 """Laws of the engine: what a run is does not depend on how often or by what it was cut off."""
 
 import csv
+import math
 import os
 import signal
 import socket
@@ -19,9 +20,10 @@ import crnet
 from crnet import Upscaler, WeightsError
 from crnet.errors import DataError
 from crnet.loading import serialize, training_state
-from crnet.networks import Network
+from crnet.networks import Network, apply
+from crnet.training import train as train_module
 from crnet.training.recipe import Recipe, bundled, read
-from crnet.training.train import TrainingFailed, train
+from crnet.training.train import TrainingFailed, train, validation_batches
 from tests.crnet.pictures import photo, save
 
 TINY = Recipe(
@@ -65,7 +67,7 @@ def die(monkeypatch: pytest.MonkeyPatch, at: int, recipe: Recipe, run: Path, dat
     with monkeypatch.context() as patch:
         cut(patch, at)
         with pytest.raises(CutOffError):
-            go(recipe, run, data, resume=True)
+            go(recipe, run, data, resume=run.exists())
 
 
 def cut(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
@@ -135,7 +137,10 @@ def test_it_learns_and_ships_averages(data: Path, tmp_path: Path) -> None:
     assert same(loaded, net)
     card = crnet.card(tmp_path / "best.ckpt")
     assert card.architecture == "CRNetA"
-    assert "50: " in card.training["curve"]
+    # The best checkpoint is that of the first step with the best value.
+    best, at = max(values), 5 * (values.index(max(values)) + 1)
+    assert training_state(tmp_path / "best.ckpt")["history"][-1] == [at, best]
+    assert card.training["curve"].endswith(f"{at}: {best:.2f}")
 
 
 def test_logs_are_kept_per_start(data: Path, tmp_path: Path) -> None:
@@ -230,10 +235,26 @@ def test_nan_stops_the_run_and_keeps_the_last_good_checkpoint(
         module.Training, "training_step", lambda self, *a: step(self, *a) * float("nan")
     )
     with pytest.raises(
-        TrainingFailed, match="the loss is nan; the last checkpoint is kept|weights are not finite"
+        TrainingFailed,
+        match=r"step \d+, learning rate 0.00\d+: the (loss is nan|weights are not finite|network "
+        r"returned NaN .*); the last good checkpoint is .*last\.ckpt of step 7; start from it",
     ):
         go(TINY, tmp_path, data, resume=True)
     assert (tmp_path / "last.ckpt").read_bytes() == good
+
+
+@pytest.mark.parametrize("validate_every", [1, 1000])
+def test_a_run_that_diverges_says_when_and_where_to_go_on(
+    data: Path, tmp_path: Path, validate_every: int
+) -> None:
+    """Also where the validation sees it first, as it does with a rate of 1e30."""
+    recipe = replace(TINY, lr=1e30, warmup=0, ema=0.0, optimizer="sgd", precision="32-true")
+    with pytest.raises(
+        TrainingFailed, match=r"^step \d+, learning rate .*e\+\d+: .*(not finite|nan|inf|NaN).*; "
+    ) as told:
+        go(recipe, tmp_path, data, validate_every=validate_every)
+    saved = list(tmp_path.glob("*.ckpt"))
+    assert ("there is no checkpoint yet" in str(told.value)) == (not saved)
 
 
 @pytest.mark.parametrize("tell_every", [5, 1000])
@@ -283,7 +304,7 @@ from dataclasses import replace
 recipe = replace(TINY, steps=int(sys.argv[4]))
 try:
     train(recipe, Path(sys.argv[1]), sys.argv[2], device="cpu", validate_every=6, tell_every=5,
-          save_minutes=float(sys.argv[3]), bar=True, resume=True)
+          save_minutes=float(sys.argv[3]), bar=True, resume=Path(sys.argv[1]).exists())
 except KeyboardInterrupt:  # what Python exits with by itself depends on what is imported
     sys.exit(130)
 """
@@ -388,7 +409,7 @@ def test_two_processes_train_one_network(
     go(recipe, tmp_path / "alone", data)
     state = training_state(tmp_path / "alone" / "last.ckpt")["current_model_state"]
     alone = {k: state[f"net.{k}"] for k in one}
-    start = crnet.training.train.build(recipe).state_dict()
+    start = train_module.build(recipe).state_dict()
     moved = sum(float((alone[k] - start[k]).norm()) for k in alone)
     apart = sum(float((alone[k] - one[k]).norm()) for k in alone)
     assert apart < 0.1 * moved
@@ -396,7 +417,7 @@ def test_two_processes_train_one_network(
 
 def unmoved(net: Network, recipe: Recipe) -> list[str]:
     """The parameters that are as they started, but for those of scales, not all of which ran."""
-    start = dict(crnet.training.train.build(recipe).named_parameters())
+    start = dict(train_module.build(recipe).named_parameters())
     own = ("before.", "units.", "upsamplers.")
     same = (k for k, p in net.named_parameters() if torch.equal(p, start[k]))
     return [k for k in same if not k.startswith(own)]
@@ -455,7 +476,7 @@ def test_the_recipes_of_the_other_networks_train(name: str, data: Path, tmp_path
 def test_losses_are_their_formulas(loss: str, expected: float, data: Path) -> None:
     """Of errors of ½ and 1 in patches of four pixels; l2-sum is eq. 15, ½ Σ, mean of patches."""
     recipe = replace(TINY, loss=loss)
-    module = crnet.training.train.Training(recipe, crnet.training.train.build(recipe), [], [])
+    module = train_module.Training(recipe, train_module.build(recipe), [], [])
     target = torch.zeros(2, 1, 2, 2)
     image = torch.stack([torch.full((1, 2, 2), 0.5), -torch.ones(1, 2, 2)])
     assert float(module._loss(image, target)) == pytest.approx(expected)
@@ -465,15 +486,38 @@ def test_deep_supervision_is_the_mean_of_the_losses(data: Path) -> None:
     recipe = replace(
         NORMALIZED, architecture="DRCN", sizes={"maps": 8, "recursions": 3}, deep=0.25, loss="l2"
     )
-    net = crnet.training.train.build(recipe)
-    module = crnet.training.train.Training(
-        recipe, net, *crnet.training.train._read(recipe, data, False, data)
+    net, g = train_module.build(recipe), torch.Generator().manual_seed(0)
+    with torch.no_grad():  # at first all recursions make the same image
+        for p in net.parameters():
+            p.add_(0.05 * torch.randn(p.shape, generator=g))
+    module = train_module.Training(
+        recipe, net, *train_module._read(recipe, data, False, data, torch.device("cpu"))
     )
     module.log = lambda *_: None  # outside a run there is no log
     x, target = torch.rand(2, 2, 1, 9, 9, generator=torch.Generator().manual_seed(1))
     losses = [(image - target).square().mean() for image in net.predictions(x)]
+    assert max(losses) - min(losses) > 0.01
     expected = 0.25 * sum(losses) / 3 + 0.75 * (net(x) - target).square().mean()
     torch.testing.assert_close(module.training_step((x, target, 0), 0), expected)
+
+
+@pytest.mark.parametrize("recipe", [TINY, TINY_B], ids=["crnet-a", "crnet-b"])
+def test_validation_is_psnr_on_y_without_a_border(
+    recipe: Recipe, data: Path, tmp_path: Path
+) -> None:
+    """Of the averaged weights, against PSNR written out; not clipped to Y's 16 to 235."""
+    recipe = replace(recipe, steps=2, scales=(2,), precision="32-true")
+    net = go(recipe, tmp_path, data, validate_every=2)
+    ((_, measured),) = training_state(tmp_path / "last.ckpt")["history"]
+    ((x, hr, scale),) = validation_batches(recipe, data)
+    with torch.no_grad():
+        out = (255 * apply(net, x, scale)).round().clamp(0, 255)
+    if net.rgb:
+        weights = torch.tensor([65.481, 128.553, 24.966])[:, None, None] / 255
+        out, hr = ((weights * image).sum(1) for image in (out, hr))
+    error = (out - hr)[..., 2:-2, 2:-2]
+    psnr = 10 * torch.log10(255**2 / error.square().mean())
+    assert measured == pytest.approx(float(psnr), abs=1e-3)
 
 
 def test_a_teacher_is_followed_and_its_images_are_kept(data: Path, tmp_path: Path) -> None:
@@ -497,6 +541,10 @@ def test_bad_calls_are_refused_before_any_work(data: Path, tmp_path: Path) -> No
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="cannot be written"):
         go(TINY, tmp_path / "file" / "run", data)
+    with pytest.raises(ValueError, match=r"run does not exist; leave --resume out"):
+        go(TINY, tmp_path / "run", data, resume=True)
+    with pytest.raises(ValueError, match="minutes trains on one device"):
+        go(replace(TINY, minutes=1.0), tmp_path / "run", data, devices=2)
     with pytest.raises(DataError, match="none is not a folder"):
         go(replace(TINY, sets=("none",)), tmp_path / "run", data)
     with pytest.raises(WeightsError, match="do not fit the recipe"):
@@ -507,7 +555,7 @@ def test_bad_calls_are_refused_before_any_work(data: Path, tmp_path: Path) -> No
 def test_it_starts_from_weights(data: Path, tmp_path: Path) -> None:
     first = go(TINY, tmp_path / "first", data)
     start = str(tmp_path / "first" / "last.ckpt")
-    built = crnet.training.train.build(replace(TINY, start=start))
+    built = train_module.build(replace(TINY, start=start))
     assert same(built, first)
     second = replace(TINY, start=start)
     go(second, tmp_path / "second", data)
@@ -523,13 +571,13 @@ SMALL_EDSR = replace(NORMALIZED, architecture="EDSR", sizes={"blocks": 1, "maps"
 def test_it_starts_from_another_scale_but_for_the_upsampler(
     scale: int, there: int, tmp_path: Path, capsys
 ) -> None:
-    first = crnet.training.train.build(replace(SMALL_EDSR, scales=(there,), seed=1))
+    first = train_module.build(replace(SMALL_EDSR, scales=(there,), seed=1))
     arguments = {"blocks": 1, "maps": 4, "scale": there, "size": 0.1}  # one as it is by default
     file = tmp_path / "first.safetensors"
     file.write_bytes(serialize(first, crnet.Card("first", "EDSR", arguments, (there,), {}, {})))
     recipe = replace(SMALL_EDSR, scales=(scale,))
-    fresh = crnet.training.train.build(recipe).state_dict()
-    built = crnet.training.train.build(replace(recipe, start=str(file)), tell=True).state_dict()
+    fresh = train_module.build(recipe).state_dict()
+    built = train_module.build(replace(recipe, start=str(file)), tell=True).state_dict()
     for key, value in built.items():
         new = scale != there and key.startswith("tail.0.")
         assert torch.equal(value, (fresh if new else first.state_dict())[key]), key
@@ -542,4 +590,143 @@ def test_it_starts_from_another_scale_but_for_the_upsampler(
         replace(recipe, architecture="MSRN"),
     ):
         with pytest.raises(WeightsError, match="do not fit the recipe"):
-            crnet.training.train.build(replace(other, start=str(file)))
+            train_module.build(replace(other, start=str(file)))
+
+
+SECONDS = 4.0
+TIMED = replace(TINY, minutes=SECONDS / 60, steps=1, precision="32-true")
+
+
+def rates(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Return a list that fills with the learning rate of every step, over its largest value."""
+    seen: list[float] = []
+    step = train_module.Training.training_step
+
+    def training_step(self, batch, batch_idx):
+        seen.append(self.trainer.optimizers[0].param_groups[0]["lr"] / TIMED.lr)
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(train_module.Training, "training_step", training_step)
+    return seen
+
+
+def test_a_run_of_some_minutes_ends_in_time_and_annealed(
+    data: Path, tmp_path: Path, monkeypatch
+) -> None:
+    """Its rate rises and falls as cosine does, and is near zero at the end."""
+    seen = rates(monkeypatch)
+    net = go(TIMED, tmp_path, data, validate_every=10**6)
+    state = training_state(tmp_path / "last.ckpt")
+    assert state["global_step"] == len(seen) > 5
+    longest = 4 * SECONDS / len(seen)  # of a step
+    assert SECONDS <= state["seconds"] < SECONDS + longest + 2  # validation and checkpoints
+    top = seen.index(max(seen))
+    assert seen[: top + 1] == sorted(seen[: top + 1])
+    assert seen[top:] == sorted(seen[top:], reverse=True)
+    assert max(seen) > 0.8
+    assert seen[-1] < (math.pi / 2 * longest / SECONDS) ** 2 + 0.01
+    assert read(tmp_path / "recipe.toml") == TIMED
+    assert same(go(TIMED, tmp_path, data, resume=True), net)  # nothing left to do
+
+
+def test_a_run_of_some_minutes_keeps_its_clock(data: Path, tmp_path: Path, monkeypatch) -> None:
+    """Cut off and resumed, it goes on at the rate of the time that it has trained."""
+    seen = rates(monkeypatch)
+    check = train_module.Checkpoints._check
+
+    def stop_half_way(self, trainer, pl_module):
+        check(self, trainer, pl_module)
+        if pl_module.spent > 0.5:
+            self._write(trainer, pl_module, "last.ckpt")
+            raise CutOffError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train_module.Checkpoints, "_check", stop_half_way)
+        with pytest.raises(CutOffError):
+            go(TIMED, tmp_path, data, validate_every=10**6)
+    before = training_state(tmp_path / "last.ckpt")
+    assert 0.5 * SECONDS < before["seconds"] < SECONDS
+    last, done = seen[-1], len(seen)
+    time.sleep(1)  # does not count
+    go(TIMED, tmp_path, data, resume=True, validate_every=10**6)
+    after = training_state(tmp_path / "last.ckpt")
+    assert after["global_step"] == len(seen) > done
+    assert SECONDS <= after["seconds"] < SECONDS + 3
+    assert all(rate <= last for rate in seen[done:])
+    assert seen[done] > 0.3 * last  # goes on where it was
+    assert seen[-1] < 0.1
+
+
+@pytest.mark.parametrize("recipe", [TINY, TINY_B], ids=["crnet-a", "crnet-b"])
+def test_a_run_whose_device_cuts_the_patches_is_the_same(
+    recipe: Recipe, data: Path, tmp_path: Path, monkeypatch
+) -> None:
+    """Here the device is the CPU too; CRNet-A's enlargement differs by rounding."""
+    recipe = replace(recipe, optimizer="muon", precision="32-true")
+    whole = go(recipe, tmp_path / "whole", data).state_dict()
+    monkeypatch.setattr(train_module.Training, "on_gpu", True)
+    there = go(recipe, tmp_path / "there", data).state_dict()
+    for name, weight in whole.items():
+        torch.testing.assert_close(there[name], weight, rtol=1e-2, atol=1e-3)
+    if recipe is TINY_B:
+        assert all(torch.equal(there[name], weight) for name, weight in whole.items())
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize("recipe", [TINY, TINY_B], ids=["crnet-a", "crnet-b"])
+def test_a_gpu_trains_as_the_cpu_does(recipe: Recipe, data: Path, tmp_path: Path) -> None:
+    recipe = replace(recipe, optimizer="muon", precision="32-true")
+    start = train_module.build(recipe).state_dict()
+    here = go(recipe, tmp_path / "here", data).state_dict()
+    there = go(recipe, tmp_path / "there", data, device="cuda").state_dict()
+    moved = sum(float((here[k] - v).norm()) for k, v in start.items())
+    apart = sum(float((here[k] - v.cpu()).norm()) for k, v in there.items())
+    assert apart < 0.1 * moved
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+def test_a_step_does_not_wait_for_the_gpu(data: Path, tmp_path: Path, monkeypatch) -> None:
+    """From the batch to the averages, between two reports; an error where torch would wait."""
+    step = train_module.Training.training_step
+
+    def training_step(self, batch, batch_idx):
+        inside = 10 < self.global_step < 19  # reports are at 10 and 20
+        torch.cuda.set_sync_debug_mode("error" if inside else "default")
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(train_module.Training, "training_step", training_step)
+    recipe = replace(TINY_B, optimizer="muon", validation=(), steps=25)
+    try:
+        go(recipe, tmp_path, data, device="cuda", tell_every=10)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+BARE = """
+import importlib.metadata, sys
+absent = ["sporco", "skimage", "scikit-image", "matplotlib", "tensorboard"]
+sys.modules.update(dict.fromkeys(absent))
+distribution = importlib.metadata.distribution
+
+def without(name):  # torchmetrics imports matplotlib where it is installed
+    if name in absent:
+        raise importlib.metadata.PackageNotFoundError(name)
+    return distribution(name)
+
+importlib.metadata.distribution = without
+from dataclasses import replace
+from pathlib import Path
+from crnet.training.recipe import Recipe
+from crnet.training.train import train
+small = {"n0": 8, "m0": 8, "recursions": 1, "scales": (2,), "validation": (), "exclude": ()}
+recipe = Recipe(**small, sets=("photos",), steps=2, batch=2, patch=12)
+train(recipe, Path(sys.argv[1]), sys.argv[2], device="cpu")
+"""
+
+
+def test_training_needs_neither_sporco_nor_plots(data: Path, tmp_path: Path) -> None:
+    """torch, lightning, numba, pillow and safetensors are enough."""
+    subprocess.run([sys.executable, "-c", BARE, str(tmp_path / "run"), str(data)], check=True)
+    assert (tmp_path / "run" / "last.ckpt").exists()

@@ -1,0 +1,151 @@
+"""Training patches cut on a GPU: the same patches as :mod:`crnet.training.patches`, by indexing.
+
+All photos lie in one row on the device, HR as uint8.  A batch is an index into that row, so that no
+worker and no copy of an image stands between two steps.  The places of the patches are drawn on the
+CPU, for many steps at once.
+
+An input is to the last bit that of the CPU; only an enlarged one (CRNet-A) is equal to rounding.
+There the rows and columns of an LR patch c are interpolated by two small matrices,
+
+    x = A c Bᵀ,     c (C, q, q),     A, B (P, q),
+
+of which there is one per scale and position modulo the scale.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from baselines.resample import imresize
+from crnet.ensemble import turned
+from crnet.training.patches import MARGIN, Batch, Cuts, Place, Sampler
+
+_STEPS = 64  # whose places are drawn at once
+
+
+class DeviceSampler:
+    """Draw the batch of any step on a device; `Sampler.draw` is the same on the CPU.
+
+    Parameters
+    ----------
+    sampler : Sampler
+        What draws the places; its photos are copied to the device.
+    device : torch.device
+        Where the batches are made.
+    """
+
+    def __init__(self, sampler: Sampler, device: torch.device) -> None:
+        self.sampler, self.device, cuts = sampler, device, sampler.cuts
+        photos = sampler.photos
+        self._taught = bool(photos[0].taught)
+        self._lr = _Row([p.lr[s] for s in cuts.scales for p in photos], device)
+        self._target = _Row(
+            [p.taught[s] for s in cuts.scales for p in photos]
+            if self._taught
+            else [p.hr for p in photos],
+            device,
+        )
+        sides = {cuts.patch} | {cuts.side(s) for s in cuts.scales}
+        self._turns = {n: _turns(n).to(device) for n in sides}
+        self._matrices = _matrices(cuts).to(device) if cuts.enlarged else None
+        self._steps = range(0)
+        self._part = slice(None)
+        self._scales: list[int] = []
+        self._table = torch.empty(0)
+
+    def draw(self, step: int, part: slice = slice(None)) -> Batch:
+        """Return (input, target, scale) of a step, or the patches of it in a part, on the device.
+
+        The scale is 0 where every patch has its own.
+        """
+        if step not in self._steps or part != self._part:
+            self._draw_places(range(step, step + _STEPS), part)
+        at = step - self._steps[0]
+        lr, target, lr_top, lr_left, top, left, turn, a, b = self._table[at]  # each (B,)
+        cuts, scale = self.sampler.cuts, self._scales[at]
+        if self._matrices is None:
+            x = self._lr.cut(lr, lr_top, lr_left, cuts.patch)
+        else:
+            A, B = self._matrices[a][:, None], self._matrices[b][:, None]  # (B, 1, P, q)
+            x = A @ self._lr.cut(lr, lr_top, lr_left, A.shape[-1]) @ B.mT
+        y = self._target.cut(target, top, left, cuts.side(scale))
+        return self._turned(x, turn), self._turned(y, turn), scale
+
+    def _draw_places(self, steps: range, part: slice) -> None:
+        drawn = [self.sampler.places(step) for step in steps]
+        self._steps, self._part = steps, part
+        self._scales = [0 if self.sampler.cuts.enlarged else places[0].scale for places in drawn]
+        rows = [[self._numbers(place) for place in places[part]] for places in drawn]
+        self._table = torch.tensor(rows).mT.contiguous().to(self.device)  # (steps, 9, B)
+
+    def _numbers(self, place: Place) -> tuple[int, ...]:
+        """Return the indices of LR and target, their corners, the turn, and the two matrices."""
+        s, index, top, left, turn = place
+        scales, photos = self.sampler.cuts.scales, len(self.sampler.photos)
+        of_scale = scales.index(s) * photos + index
+        margin = MARGIN if self.sampler.cuts.enlarged else 0
+        first = sum(scales[: scales.index(s)])  # matrix of the scale
+        return (
+            of_scale, of_scale if self._taught else index,
+            top // s - margin, left // s - margin, top, left, turn,
+            first + top % s, first + left % s,
+        )  # fmt: skip
+
+    def _turned(self, x: Tensor, turn: Tensor) -> Tensor:
+        """Return images (B, C, n, n) flipped and turned, each by its own number."""
+        at = self._turns[x.shape[-1]][turn][:, None]  # (B, 1, n²)
+        return x.flatten(2).gather(2, at.expand(-1, x.shape[1], -1)).view(x.shape)
+
+
+class _Row:
+    """Images (C, H, W) of one dtype and of any sizes, one after the other in one tensor."""
+
+    def __init__(self, images: Sequence[Tensor], device: torch.device) -> None:
+        sizes = torch.tensor([image.numel() for image in images])
+        first = images[0]
+        self.channels = first.shape[0]
+        self.values = torch.empty(int(sizes.sum()), dtype=first.dtype, device=device)
+        for part, image in zip(torch.split(self.values, sizes.tolist()), images, strict=True):
+            part.copy_(image.flatten())
+        shapes = torch.tensor([image.shape[-2:] for image in images])
+        self.height, self.width = shapes.to(device).unbind(1)
+        self.start = (sizes.cumsum(0) - sizes).to(device)
+        # A GPU divides by 255 with another rounding.
+        self.unit = (torch.arange(256).float() / 255).to(device)
+
+    def cut(self, index: Tensor, top: Tensor, left: Tensor, side: int) -> Tensor:
+        """Return patches (B, C, side, side) in [0, 1], mirrored beyond the edges, as float32."""
+        height, width = self.height[index][:, None], self.width[index][:, None]  # (B, 1)
+        along = torch.arange(side, device=index.device)
+        rows = _mirrored(top[:, None] + along, height)  # (B, side)
+        columns = _mirrored(left[:, None] + along, width)
+        plane = (height * width)[..., None]  # (B, 1, 1)
+        start = self.start[index][:, None, None]
+        inside = start + (rows * width)[:, :, None] + columns[:, None]  # (B, side, side)
+        channel = torch.arange(self.channels, device=index.device)[:, None, None]
+        values = self.values[inside[:, None] + channel * plane[:, None]]
+        return self.unit[values.int()] if values.dtype == torch.uint8 else values.float()
+
+
+def _mirrored(at: Tensor, n: Tensor) -> Tensor:
+    """Return positions within [0, n), those outside mirrored at the edges."""
+    at = at % (2 * n)
+    return torch.where(at < n, at, 2 * n - 1 - at)
+
+
+def _turns(n: int) -> Tensor:
+    """Return which pixel each pixel of a turned n×n image is: (8, n²), see `turned`."""
+    square = torch.arange(n * n).view(n, n)
+    return torch.stack([turned(square, turn).flatten() for turn in range(8)])
+
+
+def _matrices(cuts: Cuts) -> Tensor:
+    """Return the matrices (P, q) that enlarge the rows of an LR patch, by scale and position."""
+    P = cuts.patch
+    q = max((P + 2 * s - 2) // s for s in cuts.scales) + 2 * MARGIN
+    matrices = []
+    for s in cuts.scales:
+        whole = imresize(torch.eye(q)[None, None], size=(s * q, q))[0, 0]
+        matrices += [whole[MARGIN * s + i : MARGIN * s + i + P] for i in range(s)]
+    return torch.stack(matrices)
