@@ -1,7 +1,7 @@
 """Image sets under a data root: find them, read them, check them.
 
 A data root is a folder of image sets; a set is a folder of images.  The root comes from ``--data``
-or from the environment variable ``CRNET_DATA``; nothing here knows of any other place.
+or from the environment variable ``CRNET_DATA``.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from baselines.resample import imresize, round_uint8
 from crnet.color import rgb_to_ycbcr
-from crnet.errors import DataError, ImageFileError
+from crnet.errors import DataError, ImageFileError, words
 from crnet.files import read_picture
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
@@ -40,7 +40,7 @@ def data_root(root: str | Path | None = None) -> Path:
 
 
 def find_images(folder: Path, exclude: Collection[str] = ()) -> list[Path]:
-    """Return the image files of a folder, sorted by name, without those named in `exclude`.
+    """Return the image files of a folder, sorted by name, without hidden ones and `exclude`.
 
     Raises
     ------
@@ -48,22 +48,37 @@ def find_images(folder: Path, exclude: Collection[str] = ()) -> list[Path]:
         If the folder is missing or holds no image.
     """
     if not folder.is_dir():
-        raise DataError(f"the image set {folder} is not a folder")
+        raise DataError(f"the image set {folder} is not a folder; {_what_is_there(folder.parent)}")
     paths = [p for p in _images(folder) if p.name not in exclude]
     if not paths:
         raise DataError(f"the image set {folder} holds no image")
     return paths
 
 
+def _what_is_there(root: Path) -> str:
+    names = list(image_sets(root)) if root.is_dir() else []
+    if not names:
+        return f"{root} holds no folder of images; --data names the folder of the image sets"
+    options = "--sets (in training also --validation) names them"
+    return f"{root} holds {words(names, 'and')}; {options}"
+
+
+def image_sets(root: Path) -> dict[str, list[Path]]:
+    """Return the image files of each set under a data root; folders without images are no sets."""
+    sets = {folder.name: _images(folder) for folder in sorted(root.iterdir()) if folder.is_dir()}
+    return {name: paths for name, paths in sets.items() if paths and not name.startswith(".")}
+
+
 def _images(folder: Path) -> list[Path]:
-    paths = folder.iterdir()
+    # Hidden files are no images: macOS writes ._NAME.png beside NAME.png on foreign disks.
+    paths = (p for p in folder.iterdir() if not p.name.startswith("."))
     return sorted(p for p in paths if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
 
 
 def read_y(path: Path) -> Tensor:
     """Return Y of an image file as uint8 (1, 1, H, W).
 
-    Colour becomes Y by MATLAB's ``rgb2ycbcr`` on uint8, rounded; a grey image is used as it is.
+    Colour becomes Y by MATLAB's ``rgb2ycbcr`` on uint8, rounded.  A grey image is its own Y.
 
     Raises
     ------
@@ -118,8 +133,8 @@ class Findings:
     copies : list of tuple
         Files whose Y is equal, pixel by pixel.
     alike : list of tuple
-        Training and test images that show the same picture at whatever size: their thumbnails
-        correlate above `ALIKE`.
+        Test and training images that show the same picture, in any size: their thumbnails correlate
+        above `ALIKE`.
     """
 
     images: dict[str, int] = field(default_factory=dict)
@@ -129,15 +144,19 @@ class Findings:
 
 
 ALIKE = 0.99
-"""Correlation of thumbnails of 16×16 above which two pictures are taken for one."""
+"""Two images whose 16×16 thumbnails correlate above this show the same picture."""
 
 
 def check(
-    root: Path, test: Collection[str], on_image: Callable[[int, int], None] | None = None
+    root: Path,
+    test: Collection[str],
+    on_image: Callable[[int, int], None] | None = None,
+    *,
+    sets: Collection[str] | None = None,
 ) -> Findings:
     """Read every image of every set; find copies, and training images that show a test image.
 
-    ``woman`` of Set5 is BSDS200's ``302003.jpg`` made smaller, which no hash would find.
+    Hashes miss some of them: ``woman`` of Set5 is BSDS200's ``302003.jpg``, made smaller.
 
     Parameters
     ----------
@@ -147,22 +166,23 @@ def check(
         Names of the sets that others must not overlap.
     on_image : callable, optional
         Called with (images done, images in all).
+    sets : collection of str, optional
+        Names of the sets to read; by default all.
 
     Raises
     ------
     DataError
-        If the root holds no set with an image.
+        If the root holds no set with an image, or not all of `sets`.
     """
-    sets = {folder.name: _images(folder) for folder in sorted(root.iterdir()) if folder.is_dir()}
-    sets = {name: paths for name, paths in sets.items() if paths}
-    if not sets:
+    files = image_sets(root) if sets is None else {n: find_images(root / n) for n in sets}
+    if not files:
         raise DataError(f"the data root {root} holds no folder of images")
     found = Findings()
-    total, done = sum(len(paths) for paths in sets.values()), 0
+    total, done = sum(len(paths) for paths in files.values()), 0
     seen: dict[str, str] = {}
     names: list[str] = []
     thumbnails: list[Tensor] = []
-    for name, paths in sets.items():
+    for name, paths in files.items():
         found.images[name] = 0
         for path in paths:
             done += 1

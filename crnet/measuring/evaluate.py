@@ -16,11 +16,11 @@ import PIL
 import torch
 from torch import Tensor
 
+from crnet.contracts import Function, System, parameters
 from crnet.data import find_images, read_rgb, read_y, sha256
 from crnet.errors import DataError
-from crnet.measuring.protocol import TABLE_2, Protocol, pair, protocol_of, psnr_and_ssim
+from crnet.measuring.protocol import TABLE_2, Protocol, check_size, pair, protocol_of, psnr_and_ssim
 from crnet.measuring.published import cells
-from crnet.systems import System, parameters
 from crnet.upscale import Upscaler
 
 
@@ -44,7 +44,7 @@ class Row:
 
 
 def score(
-    original: Tensor, scale: int, upscale: System, protocol: Protocol | None = None
+    original: Tensor, scale: int, upscale: System | Function, protocol: Protocol | None = None
 ) -> tuple[float, float, float]:
     """Return (PSNR in dB, SSIM, seconds) of a system on one image.
 
@@ -97,7 +97,7 @@ def score_recursions(
 
 
 def evaluate(
-    models: Mapping[str, System],
+    models: Mapping[str, System | Function],
     root: Path,
     sets: Sequence[str],
     scales: Sequence[int],
@@ -134,18 +134,16 @@ def evaluate(
     Raises
     ------
     DataError
-        If a set or an image cannot be read.
+        If a set or an image cannot be read, or an image is too small.
     """
     files = {name: find_images(root / name) for name in sets}
     total = len(models) * len(scales) * sum(len(paths) for paths in files.values())
     done, rows = 0, []
-    # All images first: a damaged one shall not end hours of measuring.
-    readers = {False: read_y, True: read_rgb}
-    kinds = {(protocol or protocol_of(upscale)).rgb for upscale in models.values()}
+    protocols = {protocol or protocol_of(upscale) for upscale in models.values()}
     read = {
-        (name, rgb): [readers[rgb](path) for path in paths]
+        (name, one.rgb): _read(paths, scales, one)
         for name, paths in files.items()
-        for rgb in kinds
+        for one in protocols
     }
     for set_name, paths in files.items():
         for scale in scales:
@@ -172,6 +170,17 @@ def evaluate(
                             parameters(upscale, scale))
                     )  # fmt: skip
     return rows
+
+
+def _read(paths: Sequence[Path], scales: Sequence[int], protocol: Protocol) -> list[Tensor]:
+    """Return all images of a set.  A damaged or small one must not end hours of measuring."""
+    images = [read_rgb(path) if protocol.rgb else read_y(path) for path in paths]
+    for (path, x), scale in itertools.product(zip(paths, images, strict=True), scales):
+        try:
+            check_size(x, scale, protocol)
+        except ValueError as error:
+            raise DataError(f"{path}, x{scale}: {error}; remove it from the set") from error
+    return images
 
 
 def report(

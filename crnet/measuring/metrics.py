@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-_WINDOW = 11
+WINDOW = 11
 _SIGMA = 1.5
 _K1, _K2 = 0.01, 0.03
 
@@ -75,7 +75,7 @@ def ssim(a: Tensor, b: Tensor, *, peak: float = 255.0) -> Tensor:
     tensor([1.], dtype=torch.float64)
     """
     _check(a, b, peak)
-    if min(a.shape[-2:]) < _WINDOW:
+    if min(a.shape[-2:]) < WINDOW:
         raise ValueError(f"SSIM needs images of at least 11x11, got {tuple(a.shape[-2:])}")
     B, C, H, W = a.shape
     x, y = a.double().reshape(B * C, 1, H, W), b.double().reshape(B * C, 1, H, W)
@@ -88,7 +88,7 @@ def ssim(a: Tensor, b: Tensor, *, peak: float = 255.0) -> Tensor:
 
 def _blur(x: Tensor) -> Tensor:
     """Correlate (N, 1, H, W) with the Gaussian window, valid positions only."""
-    t = torch.arange(_WINDOW, dtype=x.dtype, device=x.device) - _WINDOW // 2
+    t = torch.arange(WINDOW, dtype=x.dtype, device=x.device) - WINDOW // 2
     g = torch.exp(-t.square() / (2 * _SIGMA**2))
     g = g / g.sum()
     return F.conv2d(F.conv2d(x, g.view(1, 1, -1, 1)), g.view(1, 1, 1, -1))

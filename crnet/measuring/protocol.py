@@ -13,8 +13,8 @@ from torch import Tensor
 
 from baselines.resample import imresize, modcrop, round_uint8
 from crnet.color import rgb_to_ycbcr
-from crnet.measuring.metrics import psnr, ssim
-from crnet.systems import System
+from crnet.contracts import Function, System, as_system
+from crnet.measuring.metrics import WINDOW, psnr, ssim
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,9 @@ TABLE_2 = Protocol()
 TABLE_3 = Protocol("crnet-table-3", rgb=True, clip=None, edges="replicate")
 
 
-def protocol_of(upscale: System) -> Protocol:
-    """Return the protocol of the paper's table for a system: by its channels."""
-    return TABLE_3 if getattr(upscale, "channels", 1) == 3 else TABLE_2
+def protocol_of(upscale: System | Function) -> Protocol:
+    """Return how the paper measures such a system: by Table 2 on Y, by Table 3 on RGB."""
+    return TABLE_3 if as_system(upscale).channels == 3 else TABLE_2
 
 
 def degrade(original: Tensor, scale: int, protocol: Protocol = TABLE_2) -> Tensor:
@@ -106,6 +106,22 @@ def psnr_and_ssim(
     edge = protocol.shave * scale
     window = (..., slice(edge, -edge or None), slice(edge, -edge or None))
     return float(psnr(a[window], b[window])), float(ssim(a[window], b[window]))
+
+
+def check_size(original: Tensor, scale: int, protocol: Protocol = TABLE_2) -> None:
+    """Refuse an image that is too small to be measured.
+
+    Raises
+    ------
+    ValueError
+        If less than the window of SSIM is left when it is cropped to the scale and shaved.
+    """
+    H, W = (n - n % scale - 2 * protocol.shave * scale for n in original.shape[-2:])
+    if min(H, W) < WINDOW:
+        raise ValueError(
+            f"SSIM needs images of at least {WINDOW}x{WINDOW} inside the border, and of "
+            f"{original.shape[-2]}x{original.shape[-1]} pixels {max(H, 0)}x{max(W, 0)} are left"
+        )
 
 
 def pair(original: Tensor, scale: int, protocol: Protocol) -> tuple[Tensor, Tensor]:

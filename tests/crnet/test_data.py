@@ -28,6 +28,13 @@ def test_images_are_found_by_suffix_sorted_and_excluded(folder: Path) -> None:
         find_images(folder / "none")
 
 
+def test_hidden_files_are_no_images(folder: Path) -> None:
+    for name in ("._a.png", ".hidden.jpg"):
+        (folder / name).write_bytes(b"not an image")
+    assert [p.name for p in find_images(folder)] == ["a.png", "b.png", "c.bmp"]
+    assert not check(folder.parent, []).damaged
+
+
 def test_the_root_is_named_or_missing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CRNET_DATA", raising=False)
     with pytest.raises(DataError, match="give --data ROOT or set CRNET_DATA"):
