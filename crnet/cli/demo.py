@@ -1,5 +1,6 @@
-"""The demo: reduce a real photo, upscale it with the bundled CRNet-A, and show the codes."""
+"""``crnet demo``: reduce a real photo, upscale it with the bundled CRNet-A, and show the codes."""
 
+import argparse
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -8,6 +9,8 @@ import torch
 
 from baselines.resample import bicubic, imresize, modcrop
 from crnet.analysis import recursions
+from crnet.cli.messages import say
+from crnet.cli.options import Subcommands, add_command
 from crnet.data import read_y
 from crnet.files import Picture, output_file, read_picture
 from crnet.loading import load
@@ -16,6 +19,26 @@ from crnet.measuring.protocol import degrade
 from crnet.model import CRNetA
 from crnet.upscale import Upscaler, upscale_picture
 from csc.analysis import usage
+
+
+def add(subcommands: Subcommands) -> None:
+    """Add the command to the parser."""
+    p = add_command(subcommands, "demo", "upscale a real photo and draw its codes", run)
+    p.add_argument(
+        "--out",
+        type=Path,
+        default=Path("demo"),
+        metavar="OUT",
+        help="folder of the two PNGs (default: demo)",
+    )
+    p.add_argument("--scale", type=int, choices=(2, 3, 4), default=3, help="factor (default: 3)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the demo and print its report."""
+    for line in report(arguments.out, arguments.scale):
+        say(line)
+    return 0
 
 
 def photo() -> Path:
@@ -34,7 +57,7 @@ def photo() -> Path:
     raise FileNotFoundError("sporco's example photo kodim23.png is not installed")
 
 
-def run(folder: Path, scale: int = 3) -> Iterator[str]:
+def report(folder: Path, scale: int = 3) -> Iterator[str]:
     """Run the demo, write two PNGs into `folder`, and yield the lines of its report.
 
     Raises

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ import crnet
 from baselines import load_matlab, weights
 from baselines.resample import bicubic
 from baselines.sparse import csc_sr, scsr
-from crnet.cli.commands import _shown
+from crnet.cli.options import label
 from crnet.cli.parser import main
 from crnet.data import read_y, sha256
 from crnet.measuring.evaluate import score
@@ -137,7 +138,7 @@ def test_bad_outputs_are_found_before_computing(here: Path, capsys, monkeypatch,
     def never(*_: object) -> None:
         pytest.fail("the network ran")
 
-    monkeypatch.setattr("crnet.cli.commands.upscale_picture", never)
+    monkeypatch.setattr("crnet.cli.upscale.upscale_picture", never)
     assert call("upscale", "a.png", "-o", out) == 1
     one_line(capsys)
     assert os.listdir() == ["a.png"]
@@ -194,26 +195,48 @@ def test_evaluate_prints_the_table_and_writes_json(here: Path, capsys) -> None:
     assert "exists" in one_line(capsys)
 
 
-def test_models_lists_the_bundle(capsys) -> None:
+def test_models_prints_a_line_a_model_and_the_best_first(capsys) -> None:
     assert call("models") == 0
-    out = capsys.readouterr().out
-    assert (
-        "crnet-a  CRNetA(n0 64, m0 128, recursions 8, bias False, threshold False)  x2 x3 x4" in out
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    table = lines[2 : lines.index([])]
+    names = [row[0] for row in table]
+    assert set(names) == {"bicubic", "scsr", "csc-sr", *crnet.bundled()}
+    assert (names[0], names[-1]) == ("crnet-b", "bicubic")
+    psnr = [sum(map(float, row[-3:])) for row in table]
+    assert psnr == sorted(psnr, reverse=True)
+    by_name = {row[0]: row[1:] for row in table}
+    assert " ".join(by_name["crnet-a"]) == (
+        "CRNetA 2 3 4 332,928 1.33 1.365 1.365 1.365 37.30 33.42 31.10"
     )
-    assert "multiplications per HR pixel, in millions: x2 1.365, x3 1.365, x4 1.365" in out
-    assert "Set5: x2 " in out
-    sparse = out[out.index("scsr  ScSR  x2 x3 x4  1.08 MB") :]
-    assert "learned numbers: x2 125,440, x3 207,360, x4 207,360" in sparse  # 512 (4 + 1) p²
-    assert "data: T91\n" in sparse
-    assert "Set5: x2 36.03 dB, x3 32.20 dB, x4 29.97 dB" in sparse
-    sparse = sparse[sparse.index("csc-sr  CSCSR  x2 x3 x4  0.41 MB") :]
-    assert "learned numbers: x2 40,032, " in sparse  # 96·25 + 192·96 + 192·100
-    assert "data: T91 without 302003.jpg" in sparse
-    assert "Set14: x2 32.19 dB, x3 28.98 dB, x4 27.18 dB" in sparse
+    assert by_name["scsr"][4] == "125,440-207,360"  # 512 (4 + 1) p²
+    assert by_name["scsr"][-3:] == ["36.03", "32.20", "29.97"]
+    assert by_name["csc-sr"][4].startswith("40,032-")  # 96·25 + 192·96 + 192·100
+    assert " ".join(by_name["bicubic"]) == "bicubic any 0 - - - - 33.66 30.39 28.42"
+
+
+def test_a_card_shows_all_that_is_known_and_no_field_of_other_networks(here: Path, capsys) -> None:
+    assert call("models", "crnet-a", "srcnn-compact", "scsr", "csc-sr", "bicubic") == 0
+    out = capsys.readouterr().out
+    cards = dict(zip(re.findall(r"(?m)^\S+$", out), re.split(r"(?m)^\S+$", out)[1:], strict=True))
+    assert "parameters: 332,928\n" in cards["crnet-a"]
+    assert "x2 1.365, x3 1.365, x4 1.365" in cards["crnet-a"]
+    assert "    recursions = 8\n" in cards["crnet-a"]
+    assert "PSNR in dB, Set14: x2 32.88, x3 29.67, x4 27.86\n" in cards["crnet-a"]
+    assert "    steps = 59681\n" in cards["srcnn-compact"]
+    for field in ("n0", "m0", "recursions", "residual"):
+        assert field not in cards["srcnn-compact"]
+    assert "parameters: x2 125,440, x3 207,360, x4 207,360\n" in cards["scsr"]
+    assert "data: T91\n" in cards["scsr"]
+    assert "data: T91 without 302003.jpg" in cards["csc-sr"]
+    assert "PSNR in dB, Set14: x2 32.19, x3 28.98, x4 27.18" in cards["csc-sr"]
+    assert "scales: any" in cards["bicubic"]
+    assert call("models", "crnet-c") == 2
+    assert "no model and no file crnet-c" in one_line(capsys)
 
 
 TINY = [
-    "--n0", 4, "--m0", 6, "--recursions", 2, "--steps", 20, "--patch", 12, "--batch", 2,
+    "--n0", 4, "--m0", 6, "--recursions", 2, "--steps", 20, "--warmup", 5, "--patch", 12,
+    "--batch", 2,
     "--sets", "photos", "--validation", "--data", ".", "--device", "cpu", "--teacher", "",
 ]  # fmt: skip
 
@@ -238,7 +261,7 @@ def test_a_recipe_becomes_a_model_that_can_be_used(here: Path, capsys) -> None:
     assert call("train", "crnet-a-compact", *TINY, "--resume", "--lr", 0.5) == 2
     assert "different recipe (field: here, there): lr: 0.5, 0.001" in one_line(capsys)
     last = run / "last.ckpt"
-    options = ["--data", ".", "--test", "photos"]
+    options = ["--data", ".", "--sets", "photos"]
     assert call("export", last, "my.safetensors", *options) == 0
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
     card = crnet.card("my.safetensors")
@@ -264,8 +287,8 @@ def test_crnet_b_from_recipe_to_picture(here: Path, capsys) -> None:
     photos(here)
     arguments = ["crnet-b-compact", *TINY, "--out", "run", "--patch", 8]
     assert call("train", *arguments) == 0
-    assert call("export", "run/best.ckpt", "b.safetensors", "--test") == 2  # nothing validated
-    assert call("export", "run/last.ckpt", "b.safetensors", "--test", "photos", "--data", ".") == 0
+    assert call("export", "run/best.ckpt", "b.safetensors", "--sets") == 2  # nothing validated
+    assert call("export", "run/last.ckpt", "b.safetensors", "--sets", "photos", "--data", ".") == 0
     for options in ([], ["--ensemble"], ["--precision", "bfloat16"]):
         command = ["upscale", "photos/a.png", "--model", "b.safetensors", "-o", "c.png"]
         assert call(*command, "--overwrite", "--scale", 3, *options) == 0
@@ -296,7 +319,7 @@ def test_a_data_root_without_images_is_refused(here: Path, capsys) -> None:
     (here / "photos").mkdir()
     assert call("train", "crnet-a-compact", *TINY) == 2
     assert "photos holds no image" in one_line(capsys)
-    assert call("data", "check", ".") == 2
+    assert call("data", "check", "--data", ".") == 2
     assert "holds no folder of images" in one_line(capsys)
 
 
@@ -310,13 +333,13 @@ def test_data_check_reports(here: Path, capsys) -> None:
     (here / "Set5").mkdir()
     save(here / "Set5" / "x.png", photo(60, 60))
     save(here / "photos" / "other.png", photo(50, 60, seed=3))
-    assert call("data", "check", ".") == 0
+    assert call("data", "check", "--data", ".") == 0
     out = capsys.readouterr().out
     assert "Set5         1 images  (test set)" in out
     assert "photos       2 images" in out
     assert "the same pixels: Set5/x.png and photos/a.png" in out
     (here / "photos" / "bad.png").write_bytes(b"no")
-    assert call("data", "check", ".") == 1
+    assert call("data", "check", "--data", ".") == 1
     assert "damaged: photos/bad.png: cannot be read" in capsys.readouterr().out
 
 
@@ -337,7 +360,7 @@ def test_ensemble_and_recursions_are_measured(here: Path, capsys) -> None:
 def test_training_without_its_extra_says_what_to_install(here: Path, capsys, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "lightning", None)
     monkeypatch.delitem(sys.modules, "crnet.training.train", raising=False)
-    monkeypatch.delattr(crnet, "train", raising=False)
+    monkeypatch.delattr(sys.modules["crnet.training"], "train", raising=False)
     assert call("train", "crnet-a-compact", "--data", ".") == 2
     assert "pip install 'csc-crnet[train]'" in one_line(capsys)
 
@@ -353,7 +376,7 @@ def test_an_interrupt_leaves_one_line_and_no_file(here: Path, capsys, monkeypatc
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("crnet.cli.commands.upscale_picture", interrupt)
+    monkeypatch.setattr("crnet.cli.upscale.upscale_picture", interrupt)
     assert call("upscale", "a.png") == 130
     assert one_line(capsys) == "crnet: interrupted\n"
     assert os.listdir() == ["a.png"]
@@ -391,8 +414,7 @@ def test_all_images_are_read_before_any_is_measured(here: Path, capsys, monkeypa
         (here / name).mkdir()
         save(here / name / "a.png", photo(48, 48))
     (here / "last" / "a.png").write_bytes(b"no")
-    module = sys.modules["crnet.evaluate"]  # crnet.evaluate is the function of that name
-    monkeypatch.setattr(module, "score", lambda *_: pytest.fail("measured"))
+    monkeypatch.setattr("crnet.measuring.evaluate.score", lambda *_: pytest.fail("measured"))
     assert call("evaluate", "--data", ".", "--sets", "first", "last", "--model", "bicubic") == 2
     assert "last/a.png" in one_line(capsys)
 
@@ -408,7 +430,7 @@ def test_evaluate_refuses_what_it_would_misread(here: Path, capsys) -> None:
     assert call("evaluate", *options, "--sets", "small") == 2
     assert "SSIM needs images of at least 11x11" in one_line(capsys)
     assert call("evaluate", "--data", ".", "--sets", "small", "--scales", 5) == 2
-    assert "not by all of [5]" in one_line(capsys)
+    assert "not by 5" in one_line(capsys)
 
 
 def test_a_closed_pipe_is_quiet(here: Path) -> None:
@@ -447,20 +469,18 @@ def test_files_of_sparse_coding_are_measured_and_upscale(here: Path, capsys) -> 
     assert [row[2] for row in rows] == ["one", "two", "csc-sr", "scsr"]
     assert [row[3:5] for row in rows[:2]] == [row[3:5] for row in rows[2:]]
     assert rows[0][3] != rows[1][3]
-    assert call("compare", *options, 2, "--models", *files, "-o", "sheet.png") == 0
+    assert call("compare", *options, 2, "--model", *files, "-o", "sheet.png") == 0
     rows = [line.split() for line in capsys.readouterr().out.splitlines()[1:3]]
     assert [row[-1] for row in rows] == ["40,032", "125,440"]
     assert call("evaluate", *options, 3, "--model", files[0]) == 2
-    assert "one upscales by (2,), not by all of [3]" in one_line(capsys)
+    assert "one upscales by 2, not by 3" in one_line(capsys)
     assert call("upscale", "mine/a.png", "--model", files[0], "-o", ".") == 0
     assert opened("a_one_x2.png").size == (60, 64)
     weights.write("other.safetensors", {"a": torch.ones(1)}, {"name": "pca"})
     for command in (["evaluate", *options, 2], ["upscale", "mine/a.png"]):
         capsys.readouterr()
         assert call(*command, "--model", "other.safetensors") == 2
-        assert "neither of a network nor of scsr or csc-sr: its card is of 'pca'" in one_line(
-            capsys
-        )
+        assert "holds neither a network nor scsr or csc-sr; its card says 'pca'" in one_line(capsys)
     assert call("export", files[0], "b.safetensors") == 2
     assert "it is of no network, but of csc-sr" in one_line(capsys)
 
@@ -478,7 +498,7 @@ def test_parameters_are_of_the_model_that_runs() -> None:
 
 def test_a_checkpoint_is_shown_with_its_run() -> None:
     named = {"runs/a/best.ckpt": "a/best", "my_vdsr.ckpt": "my_vdsr", "a/b.safetensors": "b"}
-    assert {given: _shown(given) for given in named} == named
+    assert {given: label(given) for given in named} == named
 
 
 @pytest.mark.parametrize(
@@ -497,7 +517,7 @@ def test_published_weights_become_a_model(
     save(here / "mine" / "a.png", photo(48, 42))
     savemat("theirs.mat", variables)
     chosen = ["--scales", *scales] if scales else []
-    measured = ["--data", ".", "--test", "mine"]
+    measured = ["--data", ".", "--sets", "mine"]
     assert call("export", "theirs.mat", "net.safetensors", *chosen, *measured) == 0
     made = scales or [2]
     rows = [line.split() for line in capsys.readouterr().out.splitlines()[1:-1]]
@@ -536,7 +556,7 @@ def test_published_weights_need_their_scales(
 ) -> None:
     savemat("theirs.mat", variables)
     chosen = ["--scales", *scales] if scales else []
-    assert call("export", "theirs.mat", "net.safetensors", *chosen, "--test") == 2
+    assert call("export", "theirs.mat", "net.safetensors", *chosen, "--sets") == 2
     assert says in one_line(capsys)
     assert call("evaluate", "--data", ".", "--model", "theirs.mat") == 2
     assert "crnet export theirs.mat NAME.safetensors" in one_line(capsys)

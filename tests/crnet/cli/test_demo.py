@@ -11,7 +11,7 @@ from csc import plot as figures
 
 
 def test_the_demo_shows_a_gain_and_draws_it(tmp_path: Path) -> None:
-    lines = list(demo.run(tmp_path / "made"))
+    lines = list(demo.report(tmp_path / "made"))
     rows = {line.split()[0]: float(line.split()[1]) for line in lines if re.match(r"  [bC]", line)}
     assert rows["CRNet-A"] > rows["bicubic"] + 1
     recursions = [line.split() for line in lines if re.match(r"  +\d+ +\d", line)]

@@ -83,7 +83,7 @@ def test_the_command_prints_the_table_and_writes_the_sheet(tmp_path: Path, capsy
     (tmp_path / "mine").mkdir()
     for n in range(2):
         save(tmp_path / "mine" / f"{n}.png", photo(60, 64, seed=n))
-    call = ["compare", "--data", str(tmp_path), "--sets", "mine", "--scales", "2", "--models",
+    call = ["compare", "--data", str(tmp_path), "--sets", "mine", "--scales", "2", "--model",
             "bicubic", "crnet-a", "--image", "1", "--crop", "0", "0", "30", "--out",
             str(tmp_path / "sheet.png")]  # fmt: skip
     assert main(call) == 0
@@ -99,7 +99,7 @@ def test_the_command_prints_the_table_and_writes_the_sheet(tmp_path: Path, capsy
     tiny = ["--sets", "tiny", "--overwrite", "--crop", "0", "0", "1"]
     for change, says in (
         (["--image", "7"], "no image 7 in mine"), (["--out", "a.jpg"], "must end in .png"),
-        (["--scales", "5"], "upscales by"), (["--models", "nobody"], "no model and no file nobody"),
+        (["--scales", "5"], "upscales by"), (["--model", "nobody"], "no model and no file nobody"),
         (["--crop", "50", "0", "30", "--overwrite"], "the crop 50 0 30 leaves 1.png"),
         (tiny, "tiny/1.png, x2, bicubic: SSIM needs images of at least 11x11"),
         ([*tiny, "--image", "one"], "tiny/one.png, x2: cannot crop"),

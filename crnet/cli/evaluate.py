@@ -1,0 +1,62 @@
+"""``crnet evaluate``: measure systems on image sets."""
+
+import argparse
+import json
+from pathlib import Path
+
+from crnet.cli.messages import UsageError, say
+from crnet.cli.options import Subcommands, add_command, add_computing, add_models, add_sets, systems
+from crnet.cli.progress import progress
+from crnet.data import data_root
+from crnet.files import output_file
+from crnet.measuring.evaluate import evaluate, report, table
+from crnet.measuring.protocol import protocol_of
+
+
+def add(subcommands: Subcommands) -> None:
+    """Add the command to the parser."""
+    p = add_command(subcommands, "evaluate", "measure PSNR and SSIM on image sets", run)
+    add_sets(p, scales=(2, 3, 4))
+    add_models(p)
+    p.add_argument(
+        "--recursions", action="store_true", help="measure the image after every recursion"
+    )
+    p.add_argument("--no-paper", action="store_true", help="leave the published rows out")
+    p.add_argument("--json", type=Path, metavar="FILE", help="also write results and versions")
+    p.add_argument("--overwrite", action="store_true", help="replace the JSON file if it exists")
+    add_computing(p)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the table of PSNR and SSIM, and write it as JSON if asked."""
+    if arguments.recursions and arguments.ensemble:
+        raise UsageError("--recursions and --ensemble cannot be combined")
+    if arguments.json is None:
+        text, _ = _measure(arguments)
+        return 0 if say(text) else 1
+    with output_file(arguments.json, overwrite=arguments.overwrite) as file:
+        text, written = _measure(arguments)
+        file.write(written)
+    say(text)
+    return 0
+
+
+def _measure(arguments: argparse.Namespace) -> tuple[str, bytes]:
+    """Return the table and the same as JSON."""
+    root = data_root(arguments.data)
+    models = systems(arguments)
+    with progress("evaluate", "images") as follow:
+        rows = evaluate(
+            models,
+            root,
+            arguments.sets,
+            arguments.scales,
+            recursions=arguments.recursions,
+            on_image=follow,
+        )
+    text = table(rows, paper=not arguments.no_paper)
+    if not arguments.no_paper:
+        text += "\n\n[name]: published, Tables 1 to 3 of arXiv 1908.01166"
+    protocols = list({protocol_of(m).name: protocol_of(m) for m in models.values()}.values())
+    written = report(rows, root, arguments.sets, protocols)
+    return text, (json.dumps(written, indent=1, allow_nan=False) + "\n").encode()

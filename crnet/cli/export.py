@@ -1,0 +1,91 @@
+"""``crnet export``: measure a network and write it as a weights file."""
+
+import argparse
+import dataclasses
+import re
+from pathlib import Path
+
+from crnet import loading
+from crnet.cli.messages import UsageError, printable, say
+from crnet.cli.options import Subcommands, add_command, add_data, add_device, open_device
+from crnet.cli.progress import progress
+from crnet.data import data_root
+from crnet.files import output_file
+from crnet.loading import Card
+from crnet.measuring.evaluate import Row, evaluate, table
+from crnet.networks import Network
+from crnet.upscale import Upscaler
+
+
+def add(subcommands: Subcommands) -> None:
+    """Add the command to the parser."""
+    p = add_command(subcommands, "export", "measure a network and write it as a weights file", run)
+    p.add_argument(
+        "file",
+        type=Path,
+        metavar="FILE",
+        help="checkpoint of a run, weights file, or published weights of SRCNN, VDSR or SCN (.mat)",
+    )
+    p.add_argument("out", type=Path, metavar="OUT", help="weights file to write (.safetensors)")
+    p.add_argument(
+        "--scales",
+        nargs="+",
+        type=int,
+        metavar="N",
+        help="scales that the network of a .mat file was trained for: one for SRCNN, one or "
+        "several for VDSR (default: 2 for SCN; all others say their own)",
+    )
+    add_data(p)
+    p.add_argument(
+        "--sets",
+        nargs="*",
+        default=["Set5"],
+        metavar="SET",
+        help="image sets to measure it on; no name measures nothing (default: Set5)",
+    )
+    p.add_argument("--half", action="store_true", help="store the weights in float16")
+    p.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
+    add_device(p)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Write a checkpoint or published weights as a weights file, with what they measure."""
+    out: Path = arguments.out
+    if out.suffix != ".safetensors":
+        raise UsageError(f"OUT must end in .safetensors, got {out}")
+    if not re.fullmatch(loading.NAME, out.stem):
+        raise UsageError(f"a model is named by letters, digits, '.', '+', '-', not {out.stem!r}")
+    device = open_device(arguments.device)
+    net, card = _read(arguments)
+    card = dataclasses.replace(card, name=out.stem)
+    if arguments.half:  # what is measured is what is written
+        net = net.half().float()
+    with output_file(out, overwrite=arguments.overwrite) as file:
+        if arguments.sets:
+            for row in _measure(net.to(device), card, arguments):
+                card.psnr.setdefault(row.set, {})[str(row.scale)] = round(row.psnr, 4)
+        file.write(loading.serialize(net.half() if arguments.half else net, card))
+    say(printable(out))
+    return 0
+
+
+def _read(arguments: argparse.Namespace) -> tuple[Network, Card]:
+    given: Path = arguments.file
+    if given.suffix == ".mat":
+        try:
+            return loading.of_matlab(given, arguments.scales or ())
+        except ValueError as error:
+            raise UsageError(f"--{error}") from error
+    if arguments.scales:
+        raise UsageError(f"--scales is for a .mat file; {given} says its own")
+    return loading.load(given), loading.card(given)
+
+
+def _measure(net: Network, card: Card, arguments: argparse.Namespace) -> list[Row]:
+    """Measure a network at its scales, and print the table."""
+    models = {card.name: Upscaler(net)}
+    root = data_root(arguments.data)
+    with progress("evaluate", "images") as follow:
+        rows = evaluate(models, root, arguments.sets, card.scales, on_image=follow)
+    say(table(rows))
+    return rows

@@ -1,0 +1,236 @@
+"""``crnet models``: the bundled networks and baselines as a table, and the card of one."""
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from baselines import weights
+from crnet import loading, networks
+from crnet.cli.messages import say
+from crnet.cli.options import Subcommands, add_command
+from crnet.errors import RecipeError
+from crnet.measuring.published import cells
+from crnet.systems import LEARNED, parameters, system
+from crnet.training import recipe
+
+SET = "Set5"
+"""The image set whose PSNR orders the table."""
+
+UNKNOWN = "-"
+
+
+@dataclass(frozen=True)
+class Model:
+    """What the table and the card say of a model.
+
+    Attributes
+    ----------
+    name, architecture : str
+        How the command line calls it, and its class.
+    scales : tuple of int
+        Those it was made for; empty where it takes any.
+    file : Path, optional
+        Its weights.
+    parameters : dict
+        Learned numbers by scale; one entry, of scale 0, if all scales use the same.
+    multiplications : dict
+        Multiply-accumulates per HR pixel by scale, where they are known.
+    psnr : dict
+        PSNR in dB by set and by scale.
+    card : dict
+        The rest of its card.
+    """
+
+    name: str
+    architecture: str
+    scales: tuple[int, ...]
+    file: Path | None
+    parameters: dict[int, int]
+    multiplications: dict[int, float]
+    psnr: dict[str, dict[int, float]]
+    card: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def megabytes(self) -> float | None:
+        """Size of its file."""
+        return None if self.file is None else self.file.stat().st_size / 1e6
+
+    @property
+    def rank(self) -> float:
+        """Mean PSNR over the scales, for the order of the table."""
+        known = self.psnr.get(SET, {}).values()
+        return sum(known) / len(known) if known else 0.0
+
+
+def add(subcommands: Subcommands) -> None:
+    """Add the command to the parser."""
+    p = add_command(
+        subcommands, "models", "list the networks and baselines, or print the card of some", run
+    )
+    p.add_argument(
+        "models",
+        nargs="*",
+        metavar="NAME",
+        help="models whose card to print: names, weights files or checkpoints (default: a table "
+        "of all)",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the table of all models, or the cards of some."""
+    if arguments.models:
+        lines = [line for name in arguments.models for line in card_lines(about(name))]
+    else:
+        names = ("bicubic", *LEARNED, *loading.bundled())
+        models = sorted(map(about, names), key=lambda model: -model.rank)
+        lines = table_lines(models)
+        lines += [
+            "",
+            "M mult.: millions of multiplications.  crnet models NAME prints the whole card.",
+        ]
+    return 0 if say("\n".join(lines)) else 1
+
+
+def about(name: str) -> Model:
+    """Return what is known of a model, without its weights.
+
+    Raises
+    ------
+    WeightsError
+        If there is no such model.
+    """
+    if name == "bicubic":
+        known = {c.scale: c.psnr for c in cells(SET) if c.method.lower() == "bicubic"}
+        return Model(name, "bicubic", (), None, {0: 0}, {}, {SET: known})
+    path = weights.bundled(name) if name in LEARNED else loading.find(name)
+    if path.suffix != ".ckpt":
+        card, *_ = weights.header(path)
+        if card.get("name") in LEARNED and "architecture" not in card:
+            return _sparse_coding(name, path, card)
+    return _network(name, path)
+
+
+def _network(name: str, path: Path) -> Model:
+    card = loading.card(name)
+    net = loading.build(card.architecture, card.arguments)
+    if net.enlarged:  # works at the size of HR, whatever the scale
+        work = dict.fromkeys(card.scales, networks.multiplications(net, 1))
+    else:
+        work = {scale: networks.multiplications(net, scale) for scale in card.scales}
+    return Model(
+        name,
+        card.architecture,
+        card.scales,
+        path,
+        {0: sum(p.numel() for p in net.parameters())},
+        work,
+        {name: _by_scale(told) for name, told in card.psnr.items()},
+        {"arguments": card.arguments, **card.training},
+    )
+
+
+def _sparse_coding(name: str, path: Path, card: Mapping[str, Any]) -> Model:
+    one = system(name)
+    made = tuple(sorted(int(scale) for scale in card["scales"]))
+    training = {key: value for key, value in card["training"].items() if key != "psnr"}
+    settings = {
+        key: value
+        for key, value in card.items()
+        if key not in ("name", "scales", "training", "psnr")
+    }
+    psnr = {name: _by_scale(told) for name, told in card.get("psnr", {}).items()}
+    # CSC-SR has its PSNR by scale and then by set.
+    for scale, told in card["training"].get("psnr", {}).items():
+        for image_set, value in told.items():
+            psnr.setdefault(image_set, {}).update(_by_scale({scale: value}))
+    return Model(
+        name,
+        type(one).__name__,
+        made,
+        path,
+        {scale: parameters(one, scale) for scale in made},
+        {},
+        psnr,
+        {**training, **settings},
+    )
+
+
+def _by_scale(told: Mapping[str, float]) -> dict[int, float]:
+    return {int(scale.removeprefix("x")): value for scale, value in told.items()}
+
+
+def table_lines(models: Sequence[Model]) -> list[str]:
+    """Return a table, a line a model."""
+    scales = sorted({scale for model in models for scale in model.scales})
+    rows = [
+        [
+            model.name,
+            model.architecture,
+            " ".join(map(str, model.scales)) or "any",
+            _range(model.parameters.values()),
+            _number(model.megabytes, ".2f"),
+            *(_number(model.multiplications.get(s), ".3f", 1e-6) for s in scales),
+            *(_number(model.psnr.get(SET, {}).get(s), ".2f") for s in scales),
+        ]
+        for model in models
+    ]
+    by_scale = [f"x{scale}" for scale in scales]
+    head = ["model", "architecture", "scales", "parameters", "MB", *by_scale, *by_scale]
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    lines = [
+        "  ".join(
+            f"{cell:{width}}" if i < 3 else f"{cell:>{width}}"
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in (head, *rows)
+    ]
+    before = sum(widths[:5]) + 2 * 5
+    group = sum(widths[5 : 5 + len(scales)]) + 2 * (len(scales) - 1)
+    over = f"{'':{before}}{'M mult. per HR pixel':{group}}  PSNR in dB, {SET}"
+    return [over, *lines]
+
+
+def _range(counts: Any) -> str:
+    low, high = min(counts), max(counts)
+    return f"{low:,}" if low == high else f"{low:,}-{high:,}"
+
+
+def _number(value: float | None, form: str, unit: float = 1) -> str:
+    return UNKNOWN if value is None else f"{value * unit:{form}}"
+
+
+def card_lines(model: Model) -> list[str]:
+    """Return all that is known of a model."""
+    lines = [
+        model.name,
+        f"  architecture: {model.architecture}",
+        f"  scales: {' '.join(f'x{s}' for s in model.scales) or 'any'}",
+        f"  parameters: {_told(model.parameters, '{:,}')}",
+    ]
+    if model.file is not None:
+        lines.append(f"  file: {model.file}, {model.megabytes:.2f} MB")
+    if model.multiplications:
+        told = {s: m / 1e6 for s, m in model.multiplications.items()}
+        lines.append(f"  millions of multiplications per HR pixel: {_told(told, '{:.3f}')}")
+    for key, value in model.card.items():
+        if key == "recipe":
+            lines += ["  recipe:", *(f"    {line}" for line in recipe_lines(str(value)))]
+        else:
+            lines.append(f"  {key}: {json.dumps(value) if isinstance(value, dict) else value}")
+    lines += [f"  PSNR in dB, {name}: {_told(v, '{:.2f}')}" for name, v in model.psnr.items()]
+    return lines
+
+
+def _told(by_scale: Mapping[int, float], form: str) -> str:
+    return ", ".join(f"x{s} {form.format(v)}" if s else form.format(v) for s, v in by_scale.items())
+
+
+def recipe_lines(text: str) -> list[str]:
+    """Return the recipe of a card, with the fields that its architecture has."""
+    try:
+        return recipe.from_fields(json.loads(text)).toml().splitlines()
+    except (ValueError, RecipeError):  # of another version of this package
+        return [text]
