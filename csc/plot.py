@@ -1,18 +1,18 @@
-"""Figures of atoms, codes, recursions and images.
+"""Draw atoms, codes, recursions and images.
 
-Every function draws into the `axes` it is given and returns them; without, it makes a figure of
-notebook width.  Figures of several panels are returned as a Figure.  Colours are Okabe and Ito's,
-and the maps PuOr (signed), magma and viridis, all safe for colour-blind readers.
+A plot of one panel draws into `axes` and returns them; by default it makes a new figure.  A plot of
+several panels makes and returns a Figure of the width of a notebook.  All colours suit colour-blind
+readers: Okabe and Ito's for lines, PuOr (signed) and magma for maps.
 """
 
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TypeAlias
 
 import matplotlib
 
-# Draw to memory, unless a notebook, MPLBACKEND or an earlier import of pyplot has chosen.
+# Draw to memory, unless MPLBACKEND, a notebook or an earlier import has chosen a backend.
 if not os.environ.get("MPLBACKEND") and "matplotlib.pyplot" not in sys.modules:
     matplotlib.use("Agg")
 
@@ -21,40 +21,45 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
 from torch import Tensor
 
 from csc import analysis
 from csc.attribution import shares
 from csc.checks import check_dictionary, check_finite
-from csc.recursion.spectrum import Size, eigenvalues, singular_values
+from csc.recursion.kernel import Size
+from csc.recursion.spectrum import eigenvalues, singular_values
 
 BLUE, ORANGE, GREEN, PINK = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 YELLOW, SKY, BLACK = "#E69F00", "#56B4E9", "#000000"
 CYCLE = (BLUE, ORANGE, GREEN, PINK, YELLOW, SKY, BLACK)
 MARKERS = "os^Dvph"
-_FRAMES = (ORANGE, BLUE, GREEN, PINK)
-_WIDTH = 9.0  # inches, that of a notebook
-_SPARSE = 0.05  # share of codes below which single pixels would be lost to the eye
+_CROPS = (ORANGE, BLUE, GREEN, PINK)  # colours of the crops, in turn
+_WIDTH = 9.0  # of a figure in a notebook, in inches
+_SPARSE = 0.05  # below this density, maps are drawn thick, because single pixels are hard to see
 
-Crop = tuple[int, int, int]
+Crop: TypeAlias = tuple[int, int, int]
 """Top, left and side of a square crop, in pixels."""
+Array: TypeAlias = NDArray[np.float64]
+Shape: TypeAlias = tuple[int, ...]
 
 
 def atoms(
     D: Tensor, *, axes: Axes | None = None, columns: int | None = None, title: str = ""
 ) -> Axes:
-    """Draw atoms as a grid, each scaled by its own largest modulus.
+    """Draw atoms as a grid, each scaled to its largest absolute value.
 
     Parameters
     ----------
     D : Tensor, shape (M, C, k, k)
-        Dictionary; one channel is drawn from brown (negative) to purple (positive), three as RGB
+        Dictionary.  One channel is drawn from brown (negative) to purple (positive), three as RGB
         around grey.
     axes : Axes, optional
         Where to draw.
     columns : int, optional
-        Atoms per row; by default so many that the grid is twice as wide as high.
+        Atoms per row; by default the grid is about twice as wide as high.
     title : str
         Title of the axes.
 
@@ -65,47 +70,47 @@ def atoms(
     Raises
     ------
     ValueError, TypeError
-        If D is no finite dictionary of 1 or 3 channels, or `columns` is not positive.
+        If D is not a finite dictionary of 1 or 3 channels, or `columns` is not positive.
     """
     check_dictionary(D)
     check_finite(D, "D")
     M, C, k, _ = D.shape
     if C not in (1, 3):
-        raise ValueError(f"atoms of 1 or 3 channels can be drawn, not of {C}; choose with D[:, :1]")
+        raise ValueError(f"atoms of 1 or 3 channels can be drawn, got {C}; choose some: D[:, :1]")
     columns = min(M, columns if columns is not None else int(np.ceil(np.sqrt(2 * M))))
     if columns < 1:
         raise ValueError(f"columns must be ≥ 1, got {columns}")
     rows = -(-M // columns)
     peak = D.detach().abs().amax((1, 2, 3), keepdim=True)
-    scaled = (D.detach() / torch.where(peak > 0, peak, 1.0)).permute(0, 2, 3, 1).cpu().numpy()
-    sheet = np.full((rows * (k + 1) - 1, columns * (k + 1) - 1, C), np.nan, scaled.dtype)
+    scaled = _array((D.detach() / torch.where(peak > 0, peak, 1.0)).permute(0, 2, 3, 1))
+    sheet = np.full((rows * (k + 1) - 1, columns * (k + 1) - 1, C), np.nan)
     for m, atom in enumerate(scaled):
         top, left = (k + 1) * (m // columns), (k + 1) * (m % columns)
         sheet[top : top + k, left : left + k] = atom
     cell = min(0.7, _WIDTH / columns)
-    axes = axes if axes is not None else _new(max(3.5, cell * columns), cell * rows + 0.6)
+    axes = axes or _new(max(3.5, cell * columns), cell * rows + 0.6)
     if C == 1:
         axes.imshow(sheet[..., 0], cmap="PuOr", vmin=-1, vmax=1, interpolation="nearest")
     else:
         axes.imshow(np.nan_to_num((1 + sheet) / 2, nan=1.0), interpolation="nearest")
-    _bare(axes)
+    _hide_ticks(axes)
     for spine in axes.spines.values():
         spine.set_visible(False)
-    axes.set_xlabel(f"{M} atoms of {k}×{k} pixels, each scaled to its largest modulus", fontsize=9)
+    axes.set_xlabel(f"{M} atoms of {k}×{k} pixels, each scaled to its largest value", fontsize=9)
     axes.set_title(title)
     return axes
 
 
 def code_maps(z: Tensor, image: Tensor | None = None, *, top: int = 6) -> Figure:
-    """Draw the code maps of the atoms with the largest shares of ‖z‖₁, over the image.
+    """Draw the code maps of the most used atoms, those with the largest part of ‖z‖₁.
 
     Parameters
     ----------
     z : Tensor, shape (M, h, w) or (1, M, h, w)
         Codes of one image.
     image : Tensor, shape (C, H, W) or (1, C, H, W), in [0, 1], optional
-        Image of 1 or 3 channels beneath, drawn in grey where no code is; each code is drawn at the
-        centre of its atom.  Maps that are on at less than 5 % are drawn three pixels thick.
+        Image of 1 or 3 channels to draw in faint grey below the codes.  Each code is drawn at the
+        centre of its atom.  Maps with a density below 5 % are drawn three pixels thick.
     top : int
         Number of maps.
 
@@ -116,36 +121,25 @@ def code_maps(z: Tensor, image: Tensor | None = None, *, top: int = 6) -> Figure
     Raises
     ------
     ValueError, TypeError
-        If z or the image is not of one image, or `top` is not positive.
+        If z or `image` is not a single image, or `top` is not positive.
     """
     z = _single(z, "z")
     grey = None if image is None else _grey(image)
     usage = analysis.usage(z[None])
     order = usage.order[: _positive(top, "top")]
-    maps = z[order].double().cpu().numpy()
+    maps = _array(z[order])
     signed = bool((maps < 0).any())
     sizes = np.abs(maps[maps != 0])
     limit = float(np.quantile(sizes, 0.95)) if sizes.size else 1.0
     figure, panels = _panels(len(order), z.shape[-2] / z.shape[-1], bar=True)
     for panel, m, one in zip(panels, order, maps, strict=False):
-        drawn: Any = _thick(one) if np.mean(one != 0) < _SPARSE else one
+        drawn = _thick(one) if np.mean(one != 0) < _SPARSE else one
+        shown = _overlay(panel, drawn, grey, one.shape if grey is None else grey.shape)
+        shown.set(cmap="PuOr" if signed else "magma", clim=(-limit if signed else 0, limit))
         if grey is not None:
-            _beneath(panel, grey)
-        shown = panel.imshow(
-            drawn,
-            alpha=None if grey is None else _opacity(drawn, limit),
-            cmap="PuOr" if signed else "magma",
-            vmin=-limit if signed else 0,
-            vmax=limit,
-            extent=_centred(one.shape, one.shape if grey is None else grey.shape),
-            interpolation="nearest",
-        )
-        panel.set_title(
-            f"atom {m}: {float(usage.weight[m]):.1%} of ‖z‖₁\non at {float(usage.on[m]):.0%}",
-            fontsize=9,
-        )
-        if grey is not None:
-            _span(panel, grey.shape)
+            shown.set_alpha(_opacity(drawn, limit))
+        weight, on = _percent(float(usage.weight[m])), _percent(float(usage.on[m]))
+        panel.set_title(f"atom {m}: {weight} of ‖z‖₁\non at {on} of positions", fontsize=9)
     figure.colorbar(
         shown, ax=list(panels), label="code z", shrink=0.8, extend="both" if signed else "max"
     )
@@ -153,12 +147,12 @@ def code_maps(z: Tensor, image: Tensor | None = None, *, top: int = 6) -> Figure
 
 
 def usage(z: Tensor | Iterable[Tensor] | analysis.Usage, *, axes: Axes | None = None) -> Axes:
-    """Draw how much each atom is used: the share of positions at which it is on, by rank.
+    """Draw the fraction of positions at which each atom is on, in descending order.
 
     Parameters
     ----------
     z : Tensor, shape (B, M, h, w), iterable of such, or Usage
-        Codes, or what :func:`csc.analysis.usage` made of them.
+        Codes, or the result of :func:`csc.analysis.usage`.
     axes : Axes, optional
         Where to draw.
 
@@ -169,22 +163,22 @@ def usage(z: Tensor | Iterable[Tensor] | analysis.Usage, *, axes: Axes | None = 
     Raises
     ------
     ValueError, TypeError
-        As :func:`csc.analysis.usage`.
+        As in :func:`csc.analysis.usage`.
     """
     used = z if isinstance(z, analysis.Usage) else analysis.usage(z)
-    ranked = 100 * used.on.sort(descending=True).values.cpu().numpy()
+    ranked = 100 * _array(used.on.sort(descending=True).values)
     M = len(ranked)
-    axes = axes if axes is not None else _new(_WIDTH / 2, 3.0)
+    axes = axes or _new(_WIDTH / 2, 3.0)
     axes.bar(range(1, M + 1), ranked, width=1.0, color=GREEN)
     axes.set(
-        xlabel="atoms, by rank",
-        ylabel="positions where on (%)",
+        xlabel="atoms, most used first",
+        ylabel="positions where the atom is on (%)",
         xlim=(0.5, M + 0.5),
         ylim=(0, None),
     )
     live, most = M - len(used.dead), np.log2(M)
     axes.set_title(
-        f"{live} of {M} atoms live, entropy {used.entropy:.1f} of {most:.1f} bit", fontsize=10
+        f"{live} of {M} atoms used, entropy {used.entropy:.1f} of {most:.1f} bits", fontsize=10
     )
     axes.grid(axis="y", alpha=0.3)
     return axes
@@ -197,12 +191,12 @@ def convergence(
     ylabel: str,
     axes: Axes | None = None,
 ) -> Axes:
-    """Draw curves on a logarithmic axis, such as gaps of several solvers against seconds.
+    """Draw curves with a logarithmic y axis, such as the gaps of several solvers over time.
 
     Parameters
     ----------
     curves : mapping of str to (sequence of float, sequence of float)
-        Abscissas and values by label; values that are not positive are left out.
+        x and y of each curve, by label.  Only positive y are drawn.
     xlabel, ylabel : str
         Labels, with units.
     axes : Axes, optional
@@ -215,23 +209,23 @@ def convergence(
     Raises
     ------
     ValueError
-        If there is no curve, or one has as many abscissas as values not.
+        If there is no curve, or a curve's x and y differ in length.
     """
-    for name, (at, values) in curves.items():
-        if len(at) != len(values):
-            raise ValueError(f"curve {name!r} has {len(at)} abscissas but {len(values)} values")
+    for name, (x, y) in curves.items():
+        if len(x) != len(y):
+            raise ValueError(f"curve {name!r} has {len(x)} x values but {len(y)} y values")
     if not curves:
         raise ValueError("no curves to draw")
-    axes = axes if axes is not None else _new(_WIDTH * 0.7, 3.6)
-    for i, (name, (at, values)) in enumerate(curves.items()):
-        value = np.asarray(values, float)
+    axes = axes or _new(_WIDTH * 0.7, 3.6)
+    for i, (name, (x, y)) in enumerate(curves.items()):
+        values = np.asarray(y, float)
         axes.plot(
-            np.asarray(at, float),
-            np.where(value > 0, value, np.nan),
+            np.asarray(x, float),
+            np.where(values > 0, values, np.nan),
             color=CYCLE[i % len(CYCLE)],
             marker=MARKERS[i % len(MARKERS)],
             markersize=4,
-            markevery=max(1, len(value) // 15),
+            markevery=max(1, len(values) // 15),
             label=name,
         )
     axes.set_yscale("log")
@@ -243,7 +237,7 @@ def convergence(
 
 
 def spectrum(S: Tensor, size: Size, *, axes: Axes | None = None) -> Axes:
-    """Draw the singular values of Ŝ(ω) by rank: their range and median over the frequencies.
+    """Draw the singular values of Ŝ(ω) by rank, with their range and median over frequencies.
 
     Parameters
     ----------
@@ -261,11 +255,10 @@ def spectrum(S: Tensor, size: Size, *, axes: Axes | None = None) -> Axes:
     Raises
     ------
     ValueError, TypeError
-        As :func:`csc.recursion.spectrum.response`.
+        As in :func:`csc.recursion.spectrum.response`.
     """
     values = singular_values(S, size).flatten(0, 1)
-    axes = axes if axes is not None else _new(_WIDTH / 2, 3.2)
-    _by_rank(axes, values, BLUE)
+    axes = _by_rank(axes, values, BLUE)
     axes.axhline(1, color=ORANGE, linestyle="--", label="1: non-expansive")
     axes.set(ylabel="singular values of Ŝ(ω)", ylim=(0, None))
     axes.set_title(f"‖S‖ = {float(values.max()):.3g} on {size[0]}×{size[1]}", fontsize=10)
@@ -274,14 +267,14 @@ def spectrum(S: Tensor, size: Size, *, axes: Axes | None = None) -> Axes:
 
 
 def monotone_spectrum(S: Tensor, size: Size, *, axes: Axes | None = None) -> Axes:
-    """Draw the eigenvalues of I − (S + Sᵀ)/2 by rank: their range and median over frequencies.
+    """Draw the eigenvalues of I − (S + Sᵀ)/2 by rank, with range and median over frequencies.
 
-    Those of ISTA lie in [0, 1], which is shaded, and all but C of them are zero.
+    For ISTA they lie in [0, 1], the shaded band, and at most C of them are not zero.
 
     Parameters
     ----------
     S, size, axes
-        As of :func:`spectrum`.
+        As in :func:`spectrum`.
 
     Returns
     -------
@@ -290,12 +283,11 @@ def monotone_spectrum(S: Tensor, size: Size, *, axes: Axes | None = None) -> Axe
     Raises
     ------
     ValueError, TypeError
-        As :func:`csc.recursion.spectrum.response`.
+        As in :func:`csc.recursion.spectrum.response`.
     """
     values = eigenvalues(S, size).flatten(0, 1).flip(1)
-    axes = axes if axes is not None else _new(_WIDTH / 2, 3.2)
-    _by_rank(axes, values, GREEN)
-    axes.axhspan(0, 1, color=ORANGE, alpha=0.15, label="of ISTA: [0, 1]")
+    axes = _by_rank(axes, values, GREEN)
+    axes.axhspan(0, 1, color=ORANGE, alpha=0.15, label="ISTA: [0, 1]")
     axes.set(ylabel="eigenvalues of I − (S + Sᵀ)/2")
     axes.set_title(
         f"from {float(values.min()):.3g} to {float(values.max()):.3g} on {size[0]}×{size[1]}",
@@ -308,19 +300,19 @@ def monotone_spectrum(S: Tensor, size: Size, *, axes: Axes | None = None) -> Axe
 def attribution(
     parts: Tensor, image: Tensor | None = None, *, top: int = 5, region: Tensor | None = None
 ) -> Figure:
-    """Draw the signed contributions of the atoms that matter most, and the rest, over the image.
+    """Draw the signed contributions of the strongest atoms, and of all others together.
 
     Parameters
     ----------
     parts : Tensor, shape (M, C, H, W) or (1, M, C, H, W)
-        Contributions to one image, as of :func:`csc.attribution.contributions`; summed over
-        channels for drawing.
+        Contributions to one image, such as those of :func:`csc.attribution.contributions`.  Their
+        channels are summed for drawing.
     image : Tensor, shape (C', h, w) or (1, C', h, w), in [0, 1], optional
-        Image of 1 or 3 channels beneath, of any size that shows the same.
+        Image of 1 or 3 channels to draw in faint grey below, scaled to H×W.
     top : int
         Number of atoms, those with the largest norm (within the region).
     region : Tensor of bool, shape (H, W), optional
-        Where the shares are counted; its outline is drawn.
+        Region of the shares, True inside; its outline is drawn.
 
     Returns
     -------
@@ -329,7 +321,7 @@ def attribution(
     Raises
     ------
     ValueError, TypeError
-        If `parts` or the image is not of one image, or `top` is not positive.
+        If `parts` or `image` is not of one image, or `top` is not positive.
     """
     parts = parts[0] if parts.ndim == 5 and len(parts) == 1 else parts
     if parts.ndim != 4:
@@ -345,42 +337,34 @@ def attribution(
         drawn.append((name, parts[others].sum(0), float(share[others].sum())))
     grey = None if image is None else _grey(image)
     shape = (parts.shape[2], parts.shape[3])
-    pictures = [part.detach().double().sum(0).cpu().numpy() for _, part, _ in drawn]
-    ones = pictures[: len(order)]  # the others may be far larger
-    limit = max(float(np.quantile(np.abs(p), 0.995)) for p in ones)
-    limit = limit or max(float(np.abs(p).max()) for p in ones) or 1.0
+    pictures = [_array(part.detach().double().sum(0)) for _, part, _ in drawn]
+    singles = pictures[: len(order)]  # the sum of the others may be far larger
+    limit = max(float(np.quantile(np.abs(p), 0.995)) for p in singles)
+    limit = limit or max(float(np.abs(p).max()) for p in singles) or 1.0
     figure, panels = _panels(len(drawn), shape[0] / shape[1], bar=True)
     for panel, (name, _, part_share), picture in zip(panels, drawn, pictures, strict=False):
+        shown = _overlay(panel, picture, grey, shape)
+        shown.set(cmap="PuOr", clim=(-limit, limit))
         if grey is not None:
-            _beneath(panel, grey, shape)
-        shown = panel.imshow(
-            picture,
-            cmap="PuOr",
-            vmin=-limit,
-            vmax=limit,
-            alpha=None if grey is None else _opacity(picture, limit),
-            extent=_centred(shape, shape),
-            interpolation="nearest",
-        )
+            shown.set_alpha(_opacity(picture, limit))
         if region is not None:
             panel.contour(region.cpu().numpy(), levels=[0.5], colors=[GREEN], linewidths=1.5)
         panel.set_title(f"{name}: {part_share:+.1%} of the sum", fontsize=9)
-        _span(panel, shape)
     figure.colorbar(
-        shown, ax=list(panels), label="added to the image (peak 1)", shrink=0.8, extend="both"
+        shown, ax=list(panels), label="contribution to the image", shrink=0.8, extend="both"
     )
     return figure
 
 
 def images(images: Mapping[str, Tensor], *, crops: Sequence[Crop] = (), title: str = "") -> Figure:
-    """Draw images side by side; or the first whole, and crops of each beside it.
+    """Draw images side by side; or the first image in full, and crops of all beside it.
 
     Parameters
     ----------
     images : mapping of str to Tensor, shape (C, H, W) or (1, C, H, W), in [0, 1]
-        Images of 1 or 3 channels by their titles; of one size where there are crops.
+        Images of 1 or 3 channels by title.  With crops, all must have one size.
     crops : sequence of (top, left, side)
-        In pixels, at most four; framed in the first image, a row each.
+        At most four, in pixels.  Each is marked in the first image and has a row of its own.
     title : str
         Title of the figure.
 
@@ -391,7 +375,7 @@ def images(images: Mapping[str, Tensor], *, crops: Sequence[Crop] = (), title: s
     Raises
     ------
     ValueError, TypeError
-        If there is no image, one has other than 1 or 3 channels, or a crop leaves the first.
+        If there is no image, an image has not 1 or 3 channels, or a crop leaves the first image.
     """
     if not images:
         raise ValueError("no images to draw")
@@ -406,11 +390,7 @@ def images(images: Mapping[str, Tensor], *, crops: Sequence[Crop] = (), title: s
             panel.set_title(name, fontsize=10)
         figure.suptitle(title)
         return figure
-    if len(crops) > len(_FRAMES):
-        raise ValueError(f"at most {len(_FRAMES)} crops can be told apart, got {len(crops)}")
-    for top, left, side in crops:
-        if min(top, left) < 0 or side < 1 or top + side > H or left + side > W:
-            raise ValueError(f"crop {(top, left, side)} leaves the image of {H}×{W} pixels")
+    _check_crops(crops, H, W)
     cell = _WIDTH / (len(names) + 2)
     figure = canvas(_WIDTH, cell * len(crops) + 0.7)
     grid = figure.add_gridspec(len(crops), len(names) + 1, width_ratios=[2.0] + [1] * len(names))
@@ -418,7 +398,7 @@ def images(images: Mapping[str, Tensor], *, crops: Sequence[Crop] = (), title: s
     _show(whole, first)
     whole.set_title(names[0], fontsize=10)
     for row, (top, left, side) in enumerate(crops):
-        color = _FRAMES[row]
+        color = _CROPS[row]
         whole.add_patch(
             Rectangle((left, top), side, side, edgecolor=color, facecolor="none", linewidth=2)
         )
@@ -435,7 +415,7 @@ def images(images: Mapping[str, Tensor], *, crops: Sequence[Crop] = (), title: s
 
 
 def canvas(width: float, height: float) -> Figure:
-    """Return an empty figure of a size in inches, that a notebook displays."""
+    """Return an empty figure of a size in inches, which a notebook displays."""
     return plt.figure(figsize=(width, height), layout="constrained")
 
 
@@ -453,56 +433,70 @@ def _panels(
     figure = canvas(_WIDTH, rows * (width * min(aspect, 1.5) + 0.4))
     panels = list(figure.subplots(rows, columns, squeeze=False).flat)
     for panel in panels:
-        _bare(panel)
+        _hide_ticks(panel)
     for panel in panels[count:]:
         panel.set_visible(False)
     return figure, panels[:count]
 
 
-def _by_rank(axes: Axes, values: Tensor, color: str) -> None:
-    """Draw the range and the median over frequencies of (F, M) values that fall with the rank."""
+def _by_rank(axes: Axes | None, values: Tensor, color: str) -> Axes:
+    """Draw range and median over frequencies of values (F, M), in descending order along M."""
+    axes = axes or _new(_WIDTH / 2, 3.2)
     rank = np.arange(1, values.shape[1] + 1)
-    low, high = (v.cpu().numpy() for v in values.aminmax(dim=0))
-    axes.fill_between(rank, low, high, color=color, alpha=0.3, label="all frequencies ω")
-    axes.plot(rank, values.median(0).values.cpu().numpy(), color=color, label="median over ω")
+    low, high = (_array(v) for v in values.aminmax(dim=0))
+    axes.fill_between(rank, low, high, color=color, alpha=0.3, label="range over ω")
+    axes.plot(rank, _array(values.median(0).values), color=color, label="median over ω")
     axes.set(xlabel="rank", xlim=(1, max(2, values.shape[1])))
     axes.grid(alpha=0.3)
+    return axes
 
 
-def _opacity(values: Any, limit: float) -> Any:
-    return np.clip(np.abs(values) / limit, 0, 1) ** 0.5
+def _overlay(axes: Axes, values: Array, grey: Array | None, shape: Shape) -> AxesImage:
+    """Draw values at the centre of an area (H, W), over a faint grey image of that area, if any."""
+    if grey is not None:
+        extent = _centred(shape, shape)
+        axes.imshow(0.55 + 0.4 * grey, cmap="gray", vmin=0, vmax=1, extent=extent)
+    shown = axes.imshow(values, extent=_centred(values.shape, shape), interpolation="nearest")
+    axes.set(xlim=(-0.5, shape[1] - 0.5), ylim=(shape[0] - 0.5, -0.5))
+    return shown
 
 
-def _thick(z: Any) -> Any:
-    """Return (h, w) with each entry the largest in modulus of its 3×3 neighbours."""
-    near = np.lib.stride_tricks.sliding_window_view(np.pad(z, 1), (3, 3)).reshape(*z.shape, 9)
-    return np.take_along_axis(near, np.abs(near).argmax(2)[..., None], 2)[..., 0]
-
-
-def _bare(axes: Axes) -> None:
-    axes.set_xticks([])
-    axes.set_yticks([])
-
-
-def _show(axes: Axes, picture: Any) -> None:
-    axes.imshow(picture, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-    _bare(axes)
-
-
-def _beneath(axes: Axes, grey: Any, shape: tuple[int, ...] | None = None) -> None:
-    """Draw an image faint enough to draw upon."""
-    shape = grey.shape if shape is None else shape
-    axes.imshow(0.55 + 0.4 * grey, cmap="gray", vmin=0, vmax=1, extent=_centred(shape, shape))
-
-
-def _centred(inner: tuple[int, ...], outer: tuple[int, ...]) -> tuple[float, float, float, float]:
-    """Return the extent of an array that lies centred on another, in pixels of the latter."""
+def _centred(inner: Shape, outer: Shape) -> tuple[float, float, float, float]:
+    """Return the extent of an array at the centre of another, in pixels of the other."""
     top, left = (outer[0] - inner[0]) / 2 - 0.5, (outer[1] - inner[1]) / 2 - 0.5
     return (left, left + inner[1], top + inner[0], top)
 
 
-def _span(axes: Axes, shape: tuple[int, ...]) -> None:
-    axes.set(xlim=(-0.5, shape[1] - 0.5), ylim=(shape[0] - 0.5, -0.5))
+def _opacity(values: Array, limit: float) -> Array:
+    opacity: Array = np.clip(np.abs(values) / limit, 0, 1) ** 0.5
+    return opacity
+
+
+def _thick(z: Array) -> Array:
+    """Return (h, w): of each 3×3 block the entry with the largest absolute value."""
+    near = np.lib.stride_tricks.sliding_window_view(np.pad(z, 1), (3, 3)).reshape(*z.shape, 9)
+    thick: Array = np.take_along_axis(near, np.abs(near).argmax(2)[..., None], 2)[..., 0]
+    return thick
+
+
+def _percent(fraction: float) -> str:
+    """Return a fraction in percent; two digits below 1 %, so that only zero prints as 0%."""
+    return f"{fraction:.0%}" if fraction >= 0.01 or fraction == 0 else f"{100 * fraction:.2g}%"
+
+
+def _hide_ticks(axes: Axes) -> None:
+    axes.set_xticks([])
+    axes.set_yticks([])
+
+
+def _show(axes: Axes, picture: Array) -> None:
+    axes.imshow(picture, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    _hide_ticks(axes)
+
+
+def _array(values: Tensor) -> Array:
+    array: Array = values.detach().double().cpu().numpy()
+    return array
 
 
 def _single(image: Tensor, name: str) -> Tensor:
@@ -516,21 +510,30 @@ def _single(image: Tensor, name: str) -> Tensor:
     return image.detach()
 
 
-def _picture(image: Tensor) -> Any:
+def _picture(image: Tensor) -> Array:
     """Return an image as an array (H, W) or (H, W, 3), clipped to [0, 1]."""
     image = _single(image, "an image")
     if image.shape[0] not in (1, 3):
         raise ValueError(f"an image has 1 or 3 channels, got {image.shape[0]}")
-    array = image.clamp(0, 1).permute(1, 2, 0).cpu().float().numpy()
+    array = _array(image.clamp(0, 1).permute(1, 2, 0))
     return array[..., 0] if array.shape[2] == 1 else array
 
 
-def _grey(image: Tensor) -> Any:
+def _grey(image: Tensor) -> Array:
     picture = _picture(image)
-    return picture if picture.ndim == 2 else picture.mean(2)
+    grey: Array = picture if picture.ndim == 2 else picture.mean(2)
+    return grey
 
 
 def _positive(count: int, name: str) -> int:
     if count < 1:
         raise ValueError(f"{name} must be ≥ 1, got {count}")
     return count
+
+
+def _check_crops(crops: Sequence[Crop], H: int, W: int) -> None:
+    if len(crops) > len(_CROPS):
+        raise ValueError(f"at most {len(_CROPS)} crops can be drawn, got {len(crops)}")
+    for top, left, side in crops:
+        if min(top, left) < 0 or side < 1 or top + side > H or left + side > W:
+            raise ValueError(f"crop {(top, left, side)} leaves the image of {H}×{W} pixels")

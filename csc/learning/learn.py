@@ -437,7 +437,7 @@ def _check_generator(generator: torch.Generator | None) -> None:
 
 def _digest(x: Tensor) -> str:
     """Return a hash of the values of an image."""
-    return hashlib.blake2b(x.cpu().contiguous().numpy(), digest_size=8).hexdigest()
+    return hashlib.blake2b(x.cpu().contiguous().numpy().data, digest_size=8).hexdigest()
 
 
 def _warn_of_zero_codes(images: list[Tensor], D: Tensor, settings: Settings) -> None:

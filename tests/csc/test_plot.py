@@ -110,13 +110,27 @@ def test_very_sparse_codes_are_drawn_thick() -> None:
     assert np.array_equal(drawn, expected)
 
 
+def test_a_density_below_one_percent_is_not_zero() -> None:
+    z = torch.zeros(1, 2, 20, 20)
+    z[0, 0, 3, 3] = 1  # 1 of 400
+    z[0, 1] = 1e-3
+    titles = [axes.get_title() for axes in panels(plot.code_maps(z))]
+    assert titles == [
+        "atom 0: 71% of ‖z‖₁\non at 0.25% of positions",
+        "atom 1: 29% of ‖z‖₁\non at 100% of positions",
+    ]
+    assert [plot._percent(p) for p in (0.0, 0.0004, 0.00996, 0.01, 0.256)] == [
+        "0%", "0.04%", "1%", "1%", "26%"
+    ]  # fmt: skip
+
+
 def test_usage_is_ranked_in_percent(z: torch.Tensor) -> None:
     z[:, 2] = 0
     axes = plot.usage(z)
     heights = [bar.get_height() for bar in axes.patches]
     on = sorted((float((z[0, m] != 0).float().mean()) for m in range(7)), reverse=True)
     assert heights == pytest.approx([100 * v for v in on])
-    assert axes.get_title().startswith("6 of 7 atoms live, entropy ")
+    assert axes.get_title().startswith("6 of 7 atoms used, entropy ")
     assert "%" in axes.get_ylabel()
     again = plot.usage(analysis.usage(z))
     assert [bar.get_height() for bar in again.patches] == pytest.approx(heights)
@@ -240,7 +254,7 @@ IMAGE, KERNELS = (
         (
             lambda: plot.convergence({"a": ([1], [])}, xlabel="", ylabel=""),
             ValueError,
-            "'a' has 1 abscissas but 0 values",
+            "'a' has 1 x values but 0 y values",
         ),
         (lambda: plot.spectrum(KERNELS.S, (4, 4)), ValueError, r"\(M, M, s, s\)"),
         (lambda: plot.attribution(IMAGE[0]), ValueError, r"\(M, C, H, W\)"),
