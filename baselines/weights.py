@@ -60,7 +60,8 @@ def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if digest(tensors, text) != expected:
         raise WeightsError(f"{path} is damaged: it does not match its checksum")
     for name, tensor in tensors.items():
-        if not (tensor.is_floating_point() and bool(torch.isfinite(tensor).all())):
+        number = tensor.is_floating_point() or tensor.ndim == 0  # or a counter of steps
+        if not (number and bool(torch.isfinite(tensor).all())):
             raise WeightsError(f"{path}: {name} holds values that are not finite numbers")
     return tensors, card
 
