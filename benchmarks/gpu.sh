@@ -61,7 +61,7 @@ at_hand() { # the sets of a list that exist
 }
 
 crnet() {
-  "$PYTHON" -c 'import sys; from crnet.cli.parser import main; sys.exit(main())' "$@"
+  "$PYTHON" -c 'import sys; from crnet.cli import main; sys.exit(main())' "$@"
 }
 
 say() {

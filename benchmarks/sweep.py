@@ -1,20 +1,20 @@
-"""Train variants of a network alike, and tell what a choice is worth: the paper's ablations.
+"""Train variants of a network alike and compare them: the paper's ablations.
 
     python benchmarks/sweep.py residual    --data ROOT [--steps N] [--out DIR]     Fig. 4
     python benchmarks/sweep.py width       --data ROOT                             Fig. 10
     python benchmarks/sweep.py recursions  --data ROOT                             Fig. 11
-    python benchmarks/sweep.py features    --data ROOT     what F0 starts as
+    python benchmarks/sweep.py features    --data ROOT     initial F0
     python benchmarks/sweep.py systems     --data ROOT                             Fig. 8
 
-The variants of the first four see the same patches in the same order for the same number of steps;
-their targets are HR.  Those of `systems` have the same budget of training arithmetic instead, that
-of CRNet-A for the steps: a cheaper network takes more of them.
-A run that is there is resumed, one that is done is read, so that a sweep that was cut off goes on
-where it was, and sweeps of one folder and as many steps share their runs.
+In the first four sweeps all variants see the same patches in the same order for the same number of
+steps; their targets are HR.  In `systems` all variants spend the same training arithmetic as
+CRNet-A, so that a cheaper network takes more steps.
+A run in the folder is resumed or, if it is done, read.  A sweep that was cut off goes on where it
+was, and sweeps with the same folder and number of steps use the same runs.
 
 Prints a table: parameters, multiplications per HR pixel, steps, PSNR on a test set at each scale,
-and the time that an image of 384 x 384 pixels takes, median of nine rounds over all the variants;
-writes it as JSON with the validation curves, and draws it.
+and the time for an image of 384 x 384 pixels (median of nine rounds over all variants).  Writes it
+as JSON with the validation curves, and draws it.
 """
 
 import argparse
@@ -62,7 +62,7 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         "DRRN-like, 4 units": {"recipe": "drrn-compact"},
     },
 }  # fmt: skip
-"""What each variant changes in the recipe, or its own; a second seed tells what is chance."""
+"""What each variant changes in the recipe, or its own recipe; a second seed shows the chance."""
 
 AXES = {
     "parameters": "parameters",
@@ -89,7 +89,7 @@ def variant(base: Recipe, changes: dict[str, Any], out: Path) -> Recipe:
 
 
 def random_features(recipe: Recipe, out: Path) -> Path:
-    """Write the weights that a run starts with, but with He's random F0, and return the file."""
+    """Write a run's initial weights with He's random F0 in place of ours; return the file."""
     net, name = build(recipe), "random-F0"
     if not isinstance(net, CRNetA):
         raise TypeError(f"{recipe.architecture} has no F0 of its own")
@@ -113,7 +113,7 @@ def work(net: networks.Network, recipe: Recipe) -> float:
 
 
 def folder_of(changes: dict[str, Any], recipe: Recipe, base: Recipe) -> str:
-    """Return the name of a run's folder: what it changes, and its steps."""
+    """Return the name of a run's folder: its changes and its steps."""
     new = {k: v for k, v in changes.items() if v != getattr(base, k, None)}
     told = [f"{k}-{v}" for k, v in new.items()] or [base.architecture]
     return re.sub(r"[^\w.]+", "-", "-".join([*told, str(recipe.steps)]))
@@ -123,8 +123,8 @@ def run(
     name: str, recipe: Recipe, folder: Path, root: Path, test: str
 ) -> tuple[networks.Network, dict[str, Any]]:
     """Train a variant, or go on with it, and measure it."""
-    net = train(recipe, folder, root, resume=True, validate_every=max(1, recipe.steps // 10),
-                bar=True)  # fmt: skip
+    every = max(1, recipe.steps // 10)
+    net = train(recipe, folder, root, resume=folder.exists(), validate_every=every, bar=True)
     rows = evaluate({name: Upscaler(net)}, root, [test], recipe.scales)
     state = training_state(folder / "last.ckpt")
     return net, {

@@ -21,7 +21,6 @@ from crnet import networks
 from crnet.data import find_images, read_rgb, read_y
 from crnet.errors import DataError, TrainingFailed
 from crnet.measuring.protocol import Protocol, psnr_and_ssim
-from crnet.model import CRNetA, CRNetB
 from crnet.networks import Network
 from crnet.training.muon import Muon
 from crnet.training.on_device import DeviceSampler
@@ -30,6 +29,7 @@ from crnet.training.recipe import Recipe
 
 VALIDATION_IMAGES = 8
 VALIDATION_SIDE = 192  # HR pixels, a multiple of every scale
+PROJECT_EVERY = 8  # steps; to bound a dictionary takes tens of milliseconds
 
 _ADVICE = "use a lower rate, a larger batch or another seed"
 
@@ -90,8 +90,9 @@ class Training(pl.LightningModule):
         self.clock = Clock()
         self.live: Tensor | None = None
         self.saved = ""
-        if isinstance(net, CRNetA | CRNetB):
-            net.cista.register_forward_hook(self._watch)
+        block = networks.code_block(net)
+        if block is not None:
+            block.register_forward_hook(self._watch)
 
     def _watch(self, block: Any, inputs: Any, z: Tensor) -> None:
         if self.training:
@@ -179,7 +180,9 @@ class Training(pl.LightningModule):
         self._stop_in_time()
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Stop when the recipe's `minutes` are over."""
+        """Put the weights back where they must stay; stop when the recipe's `minutes` are over."""
+        if isinstance(self.net, networks.Projected) and self.global_step % PROJECT_EVERY == 0:
+            self.net.project()
         self._stop_in_time()
 
     def _stop_in_time(self) -> None:

@@ -1,8 +1,7 @@
-"""Images of a teacher, which a smaller network learns to imitate.
+"""Images of a teacher, a trained network that a smaller network imitates.
 
-HR is what LR can tell plus what it cannot, and of the latter a network only sees noise in its
-gradients.  The image of a good network has the first part alone: a network learns from it in a
-fraction of the steps, if not beyond it.
+HR has details that LR cannot tell, and the best guess of a network lacks them.  The teacher's image
+lacks them too, so that the smaller network can match its target.
 
 References
 ----------
@@ -32,18 +31,24 @@ def taught(
     cache: Path | None = None,
     on_photo: Callable[[int, int], None] | None = None,
 ) -> list[Photo]:
-    """Return photos with what a teacher makes of their LR, at every scale, in bfloat16.
+    """Return photos with the images that a teacher makes of their LR, at every scale.
 
     Parameters
     ----------
     photos : sequence of Photo
-        Of :func:`crnet.training.patches.read_photos`; of Y, a teacher on RGB is given the RGB of
-    the file. teacher : str
-        Bundled model, weights file or checkpoint.
+        Photos of :func:`crnet.training.patches.read_photos`.  Where they are Y and the teacher
+        takes RGB, it gets the RGB of the file.
+    teacher : str
+        Bundled model, weights file or checkpoint; computes in bfloat16.
     cache : Path, optional
-        File that keeps the images for the next time.
+        File that keeps the images for the next call.
     on_photo : callable, optional
         Called with (photos done, photos in all).
+
+    Returns
+    -------
+    list of Photo
+        The photos, with `taught`.
 
     Raises
     ------
@@ -81,7 +86,7 @@ def _image(photo: Photo, s: int, upscale: Upscaler) -> Tensor:
     else:
         original = read_rgb(photo.path)
         rgb = upscale(imresize(modcrop(original, s), 1 / s).float() / 255, s)
-        grey = torch.equal(original[0, :1], photo.hr)  # is no Y of 16 to 235
+        grey = torch.equal(original[0, :1], photo.hr)  # grey levels, not Y of 16 to 235
         out = rgb.mean(1, keepdim=True) if grey else rgb_to_ycbcr(rgb)[:, :1]
     return out[0].half()
 
@@ -91,7 +96,7 @@ def _key(photos: Sequence[Photo], teacher: str) -> str:
 
 
 def _cached(cache: Path | None, key: str) -> list[dict[int, Tensor]]:
-    """Return the images that a cache holds; none if it is damaged, or of others than these."""
+    """Return the images in a cache; an empty list if it is damaged or has another key."""
     if cache is None or not cache.exists():
         return []
     with contextlib.suppress(Exception):  # whatever a damaged file makes the loader raise

@@ -95,6 +95,18 @@ def test_rates() -> None:
     assert [step.rate(s) for s in (0, 9, 10, 25)] == [1, 1, 0.5, 0.25]
 
 
+def test_rates_of_a_run_of_some_minutes_follow_the_clock() -> None:
+    """The shape is that of steps; the warm-up ends after a twentieth of the time at the latest."""
+    cosine = Recipe(steps=1000, warmup=100, minutes=1.0)
+    for spent in (0.2, 0.5, 0.77, 1.0):
+        for done in (100, 10**6):
+            assert cosine.rate(done, spent) == pytest.approx(cosine.rate(round(1000 * spent)))
+    assert cosine.rate(9, 0.0) == pytest.approx(0.1)
+    assert cosine.rate(0, 0.05) > 0.99
+    step = Recipe(steps=40, schedule="step", decay_every=10, decay_factor=0.5, warmup=0)
+    assert [step.rate(7, spent) for spent in (0.0, 0.24, 0.25, 0.7)] == [1, 1, 0.5, 0.25]
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
@@ -103,6 +115,7 @@ def test_rates() -> None:
         ({"n0": 0}, "n0 must be finite and > 0"),
         ({"lr": float("nan")}, "lr must be finite and > 0"),
         ({"seed": -1}, "seed must be finite and ≥ 0"),
+        ({"minutes": -1}, "minutes must be finite and ≥ 0"),
         ({"ema": 1.0}, r"ema must be in \[0, 1\)"),
         ({"scales": [5]}, r"scales must be some of 2, 3 and 4, got \[5\]"),
         ({"scales": []}, "scales must be"),

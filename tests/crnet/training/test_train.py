@@ -143,6 +143,22 @@ def test_it_learns_and_ships_averages(data: Path, tmp_path: Path) -> None:
     assert card.training["curve"].endswith(f"{at}: {best:.2f}")
 
 
+def test_averages_are_their_formula(data: Path, tmp_path: Path, monkeypatch) -> None:
+    """The first is the weights; then the decay is (n + 1) / (n + 10), at most the recipe's."""
+    seen: list[torch.Tensor] = []
+
+    def keep(self, outputs, batch, batch_idx):
+        seen.append(self.net.cista.S.detach().clone())
+
+    monkeypatch.setattr(train_module.Training, "on_train_batch_end", keep)
+    net = go(replace(TINY, ema=0.5), tmp_path, data)
+    mean = seen[0]
+    for n, weight in enumerate(seen[1:], 1):
+        mean = torch.lerp(mean, weight, 1 - min(0.5, (n + 1) / (n + 10)))
+    assert len(seen) == 20
+    torch.testing.assert_close(net.cista.S.detach(), mean)
+
+
 def test_logs_are_kept_per_start(data: Path, tmp_path: Path) -> None:
     go(TINY, tmp_path, data)
     with (tmp_path / "logs" / "0" / "metrics.csv").open() as file:
@@ -186,7 +202,7 @@ def test_a_damaged_checkpoint_falls_back_on_the_previous_one(
     last = (run / "last.ckpt").read_bytes()
     for damaged in (last[: len(last) // 2], b"", b"PK\x03\x04 not ours"):
         (run / "last.ckpt").write_bytes(damaged)
-        with pytest.raises(WeightsError, match=r"last\.ckpt is damaged or no checkpoint"):
+        with pytest.raises(WeightsError, match=r"last\.ckpt is damaged or not a checkpoint"):
             training_state(run / "last.ckpt")
     die(monkeypatch, 8, TINY, run, data)  # a second save does not touch the one that was whole
     assert training_state(run / "last.ckpt")["global_step"] == 8
@@ -209,7 +225,7 @@ def test_a_foreign_checkpoint_is_refused_and_nothing_of_it_runs(tmp_path: Path) 
     torch.save({"recipe": Bomb()}, tmp_path / "a.ckpt")
     torch.save({"epoch": 3}, tmp_path / "b.ckpt")
     for name in ("a.ckpt", "b.ckpt"):
-        with pytest.raises(WeightsError, match="damaged or no checkpoint of crnet"):
+        with pytest.raises(WeightsError, match="damaged or not a checkpoint of crnet"):
             crnet.load(tmp_path / name)
     assert not (tmp_path / "boom").exists()
 
