@@ -33,7 +33,7 @@ GROUPS = {
     "data": ["sets", "exclude", "validation", "teacher"],
     "patches": ["patch", "batch", "detail"],
     "optimisation": ["loss", "deep", "optimizer", "lr", "momentum", "weight_decay", "clip", "ema"],
-    "schedule": ["steps", "warmup", "schedule", "decay_every", "decay_factor"],
+    "schedule": ["steps", "minutes", "warmup", "schedule", "decay_every", "decay_factor"],
 }
 """The fields of a recipe as the help groups them; all others belong to the run."""
 
