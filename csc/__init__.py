@@ -16,11 +16,12 @@ from csc.prox import nonneg_soft_threshold, soft_threshold
 from csc.recursion import contraction, distance, settling, spectrum
 from csc.recursion.cista import CISTA
 from csc.recursion.unfold import Kernels, recur, unfold
-from csc.solution import Solution
+from csc.solution import Solution, Status
 from csc.solvers.admm import admm
 from csc.solvers.cd import coordinate_descent
 from csc.solvers.fista import fista
 from csc.solvers.ista import ista
+from csc.solvers.protocol import Solver
 
 __version__ = "0.1.0"
 
@@ -31,7 +32,9 @@ __all__ = [
     "LearningState",
     "LearningStep",
     "Solution",
+    "Solver",
     "SparseCoding",
+    "Status",
     "adjoint",
     "admm",
     "analysis",

@@ -1,6 +1,6 @@
-"""What the library accepts: checks at the public door, before any work.
+"""Checks of arguments, before any work.
 
-Every message says what was wrong, the value that came and what to do about it.
+Every message names what was wrong, the value, and the remedy.
 """
 
 import math
@@ -14,6 +14,41 @@ Weight: TypeAlias = float | Tensor
 """A weight λ or threshold θ: a number, (M,), or four axes that broadcast to codes (B, M, h, w)."""
 
 
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def check_integer(value: int, name: str, least: int = 0) -> None:
+    """Require an integer ≥ `least`."""
+    if not isinstance(value, Integral) or isinstance(value, bool):
+        raise TypeError(f"{name} must be an integer, got {value!r}")
+    if value < least:
+        raise ValueError(f"{name} must be ≥ {least}, got {value}")
+
+
+def check_number(value: float, name: str, hint: str = "") -> None:
+    """Require a finite number ≥ 0."""
+    if not isinstance(value, Real) or isinstance(value, bool):
+        raise TypeError(f"{name} must be a number, got {type(value).__name__}")
+    if not 0 <= value < math.inf:
+        raise ValueError(f"{name} must be finite and ≥ 0, got {value}{hint}")
+
+
+def check_size(size: tuple[int, int], name: str = "size") -> None:
+    """Require a height and a width."""
+    if len(size) != 2 or not all(isinstance(n, Integral) and n > 0 for n in size):
+        raise ValueError(f"{name} must be two integers > 0, height and width; got {size}")
+
+
+def _check_floats(t: Tensor, name: str) -> None:
+    if t.dtype in FLOATS:
+        return
+    if t.is_complex():
+        raise TypeError(f"{name} must be real, got {t.dtype}; use {name}.real or {name}.abs()")
+    if t.dtype == torch.uint8 and name == "x":
+        raise TypeError(f"{name} must be floating point, got {t.dtype}; use {name}.double() / 255")
+    raise TypeError(f"{name} must be floating point, got {t.dtype}; use {name}.double()")
+
+
 def check_images(x: Tensor, name: str = "x") -> None:
     """Require floating-point images (B, C, H, W)."""
     if not isinstance(x, Tensor):
@@ -23,10 +58,9 @@ def check_images(x: Tensor, name: str = "x") -> None:
     if x.ndim != 4:
         raise ValueError(
             f"{name} must have shape (B, C, H, W), got {tuple(x.shape)}; "
-            "a single grey image is x[None, None]"
+            f"a single (H, W) is {name}[None, None]"
         )
-    if not x.is_floating_point():
-        raise TypeError(f"{name} must be floating point, got {x.dtype}; use x.double() / 255")
+    _check_floats(x, name)
     if x.numel() == 0:
         raise ValueError(f"{name} is empty: its shape is {tuple(x.shape)}")
 
@@ -37,8 +71,7 @@ def check_dictionary(D: Tensor) -> None:
         raise TypeError(f"D must be a torch.Tensor, got {type(D).__name__}; use torch.as_tensor")
     if D.ndim != 4 or D.shape[-1] != D.shape[-2]:
         raise ValueError(f"D must have shape (M, C, k, k), square atoms; got {tuple(D.shape)}")
-    if not D.is_floating_point():
-        raise TypeError(f"D must be floating point, got {D.dtype}; use D.double()")
+    _check_floats(D, "D")
     if D.numel() == 0:
         raise ValueError(f"the dictionary is empty: its shape is {tuple(D.shape)}")
 
@@ -52,7 +85,7 @@ def _check_same_type(a: Tensor, b: Tensor, name_a: str, name_b: str) -> None:
 
 
 def check_pair(x: Tensor, D: Tensor) -> None:
-    """Require images and a dictionary that fit: same channels, an atom no larger than the image."""
+    """Require images and a dictionary with the same channels, and atoms that fit in an image."""
     check_images(x)
     check_dictionary(D)
     _check_same_type(x, D, "x", "D")
@@ -91,7 +124,7 @@ def check_weight(
     name: str = "lam",
     dtype: torch.dtype | None = None,
 ) -> None:
-    """Require finite weights ≥ 0 for codes of a shape (B, M, h, w), that a dtype can hold."""
+    """Require finite weights ≥ 0 in the range of a dtype, for codes of shape (B, M, h, w)."""
     shape = tuple(shape)
     if isinstance(value, Tensor):
         given, M = tuple(value.shape), shape[1]
@@ -100,6 +133,8 @@ def check_weight(
                 f"{name} must be a number, one value per atom, shape ({M},), or 4-D and "
                 f"broadcast to the codes' {shape}; got shape {given}"
             )
+        if value.is_complex():
+            raise TypeError(f"{name} must be real, got {value.dtype}; use {name}.real")
         if value.is_meta:  # has no values
             return
         low, high = float(value.detach().min()), float(value.detach().max())
@@ -117,7 +152,10 @@ def check_mask(mask: Tensor, x: Tensor) -> None:
     """Require a bool mask that broadcasts to images x (B, C, H, W)."""
     if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
         kind = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
-        raise TypeError(f"mask must be a bool tensor, True where a pixel is known; got {kind}")
+        raise TypeError(
+            f"mask must be a bool tensor, True where a pixel is known; got {kind}; "
+            "use torch.as_tensor(mask).bool()"
+        )
     given, shape = tuple(mask.shape), tuple(x.shape)
     if not _broadcasts(given, shape):
         raise ValueError(
@@ -136,7 +174,7 @@ def check_finite(x: Tensor, name: str) -> None:
     if bad:
         raise ValueError(
             f"{name} has {bad} NaN or infinite entries of {x.numel()}; "
-            "replace them (torch.nan_to_num) before coding"
+            f"use torch.where({name}.isfinite(), {name}, 0)"
         )
 
 
@@ -147,13 +185,9 @@ def spread(value: Weight, like: Tensor) -> Tensor:
 
 
 def check_run(x: Tensor, D: Tensor, start: Tensor | None, max_iter: int, tol: float) -> None:
-    """Check what a solver is given beside the problem: where it starts and when it stops."""
-    if not isinstance(max_iter, Integral):
-        raise TypeError(f"max_iter must be an integer, got {max_iter!r}")
-    if max_iter < 0:
-        raise ValueError(f"max_iter must be ≥ 0, got {max_iter}")
-    if not 0 <= tol < math.inf:
-        raise ValueError(f"tol must be finite and ≥ 0, got {tol}; 0 runs to max_iter")
+    """Check the arguments of a solver beside the problem: its start and when it stops."""
+    check_integer(max_iter, "max_iter")
+    check_number(tol, "tol", "; 0 runs to max_iter")
     if start is not None:
         check_codes(start, D)
         check_finite(start, "start")

@@ -20,12 +20,11 @@ IEEE IVMSP Workshop, 2016 (why the low-pass part needs a model of its own).
 """
 
 import math
-from numbers import Integral, Real
 
 import torch
 from torch import Tensor
 
-from csc.checks import check_finite, check_images
+from csc.checks import check_finite, check_images, check_integer, check_number
 
 
 def tikhonov_filter(x: Tensor, mu: float = 5.0, pad: int = 16) -> tuple[Tensor, Tensor]:
@@ -70,14 +69,10 @@ def tikhonov_filter(x: Tensor, mu: float = 5.0, pad: int = 16) -> tuple[Tensor, 
     if x.dtype not in (torch.float32, torch.float64):
         raise TypeError(f"the filter is in float32 or float64, got {x.dtype}; use x.float()")
     check_finite(x, "x")
-    if not isinstance(mu, Real):
-        raise TypeError(f"mu must be a number, got {type(mu).__name__}")
-    if not 0 <= mu < math.inf:
-        raise ValueError(f"mu must be finite and ≥ 0, got {mu}")
+    check_number(mu, "mu")
     H, W = x.shape[-2:]
-    if not isinstance(pad, Integral):
-        raise TypeError(f"pad must be an integer, got {pad!r}")
-    if not 0 <= pad <= min(H, W):
+    check_integer(pad, "pad")
+    if pad > min(H, W):
         raise ValueError(f"an image of {H}x{W} can be padded by 0 to {min(H, W)}, got pad={pad}")
     rows, columns = (mirrored(torch.arange(-pad, n + pad, device=x.device), n) for n in (H, W))
     padded = x[:, :, rows][..., columns]  # (B, C, H+2p, W+2p)

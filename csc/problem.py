@@ -1,12 +1,17 @@
-"""The CSC problem: objective, gradient, Lipschitz constant, and the duality gap that certifies.
+"""The CSC problem, its dual, and the duality gap that certifies codes.
 
     P(z) = ½‖x − D z‖² + Σ λ|z|              (optionally z ≥ 0),
     Δ(ν) = ½‖x‖² − ½‖x − ν‖²   for  |Dᵀν| ≤ λ   (without |·| where z ≥ 0).
 
 λ is a number, one value per atom, or a weight with four axes that broadcasts to the codes.  With a
-mask only the known pixels count: x, D z and ν are taken to be zero at the others.  Every image of a
-batch is a problem of its own: values have shape (B,).  For any z and any feasible ν,
-Δ(ν) ≤ P* ≤ P(z), so P(z) − Δ(ν) bounds how far z is from optimal, whatever produced it.
+mask only the known pixels count: x, D z and ν are zero at the others.  Each image of a batch is a
+problem of its own: values have shape (B,).  For any z and any feasible ν, Δ(ν) ≤ P* ≤ P(z).  So the
+gap P(z) − Δ(ν) bounds the error P(z) − P*, whatever produced z.
+
+The gap bounds the error of the objective, not the distance ‖z − z*‖ of the codes.  Where P grows
+quadratically around its only minimum, P(z) − P* ≥ (μ/2)‖z − z*‖², the distance is at most
+√(2·gap/μ).  One such case is μ = λ_min(DᵀD) > 0: D has full column rank.  A dictionary with more
+atoms than channels has none, and its optimal codes may even differ at the same P*.
 
 References
 ----------
@@ -32,6 +37,9 @@ from csc.checks import (
     spread,
 )
 
+CHUNK = 2**26  # bytes of codes that a certificate works on at a time
+SUMS = 32  # roundings, at most, in a float64 sum over an image
+
 
 class Gap(NamedTuple):
     """Objective and duality gap of each image, both (B,) float64."""
@@ -39,9 +47,13 @@ class Gap(NamedTuple):
     objective: Tensor
     gap: Tensor
 
+    def reached(self, tol: float) -> Tensor:
+        """Tell for each image whether (P(z) − P*)/P* ≤ tol is certain: gap ≤ tol·Δ(ν)."""
+        return self.gap <= tol * (self.objective - self.gap)
+
     def within(self, tol: float) -> bool:
-        """Tell whether (P(z) − P*)/P* ≤ tol is certain for all images: gap ≤ tol·Δ(ν)."""
-        return bool((self.gap <= tol * (self.objective - self.gap)).all())
+        """Tell whether all images have reached tol."""
+        return bool(self.reached(tol).all())
 
 
 class Problem(NamedTuple):
@@ -67,19 +79,24 @@ class Problem(NamedTuple):
     nonneg: bool
     mask: Tensor | None
 
+    def __repr__(self) -> str:
+        """Return the shapes and the type of the problem."""
+        extras = ", nonneg" * self.nonneg + ", mask" * (self.mask is not None)
+        return f"Problem(x={_shape(self.x)}, D={_shape(self.D)}, {self.x.dtype}{extras})"
+
     @property
     def size(self) -> tuple[int, int]:
         """Height and width of the images."""
         return (self.x.shape[2], self.x.shape[3])
 
     def check_run(self, start: Tensor | None, max_iter: int, tol: float) -> None:
-        """Check what a run is given beside the problem."""
+        """Check the arguments of a run."""
         check_run(self.x, self.D, start, max_iter, tol)
         if start is not None and self.nonneg and bool((start < 0).any()):
             raise ValueError("start has negative codes but nonneg=True; use start.clamp(min=0)")
 
     def start(self, start: Tensor | None, max_iter: int, tol: float) -> Tensor:
-        """Check what a run is given and return the codes it starts from, zero by default."""
+        """Check the arguments of a run and return its first codes, zero by default."""
         self.check_run(start, max_iter, tol)
         if start is None:
             return self.x.new_zeros(code_shape(self.x, self.D))
@@ -94,6 +111,11 @@ class Problem(NamedTuple):
         mask = None if self.mask is None else part(self.mask)
         return Problem(part(self.x), self.D.detach().cpu(), part(self.lam), self.nonneg, mask)
 
+    def double(self) -> "Problem":
+        """Return the same problem in float64."""
+        mask = None if self.mask is None else self.mask.double()
+        return Problem(self.x.double(), self.D.double(), self.lam.double(), self.nonneg, mask)
+
     def known(self, image: Tensor) -> Tensor:
         """Return an image with its missing pixels set to zero."""
         return image if self.mask is None else image * self.mask
@@ -102,29 +124,88 @@ class Problem(NamedTuple):
         """Return x − D z at the known pixels."""
         return self.known(self.x - F.conv_transpose2d(z, self.D))
 
-    def certify(self, z: Tensor, r: Tensor | None = None, overshoot: Tensor | None = None) -> Gap:
-        """Return the certificate of z, from r = x − D z and max |Dᵀr|/λ if they are at hand."""
-        if r is None:
-            r = self.residual(z)
-        if overshoot is None:
-            overshoot = self.overshoot(F.conv2d(r, self.D))
-        P = primal(r, z, self.lam, nonneg=self.nonneg)
-        xx, xr, rr = inner(self.x, self.x), inner(self.x, r), inner(r, r)
-        dual = dual_value(xr, rr, overshoot)
-        return Gap(P, P - dual + rounding(xx, rr, r.dtype))
+    def objective(self, z: Tensor) -> Tensor:
+        """Return P(z) of each image, computed in float64."""
+        p, z = self.double(), z.double()
+        return primal(p.residual(z), z, p.lam, nonneg=p.nonneg)
 
-    def overshoot(self, correlation: Tensor) -> Tensor:
-        """Return max |Dᵀr|/λ of each image, shape (B,), float64: r over it is feasible.
+    def estimate(self, z: Tensor, r: Tensor, ratio: Tensor) -> Gap:
+        """Return the gap of z from r = x − D z and max |Dᵀr|/λ in the images' dtype.
+
+        It ignores rounding.  It says when :meth:`certify` is worth its cost, and certifies nothing.
+        """
+        P = primal(r, z, self.lam, nonneg=self.nonneg)
+        xr, rr = inner(self.x, r), inner(r, r)
+        s = dual_scale(xr, rr, ratio)
+        return Gap(P, P - dual_value(xr, rr, s))
+
+    def certify(self, z: Tensor, dual: Tensor | None = None) -> Gap:
+        """Return the certificate of z, computed afresh in float64.
+
+        The dual point is the best multiple of `dual`, an image; by default of x − D z.
+        """
+        p, z = self.double(), z.double()
+        r = p.residual(z)
+        direction = r if dual is None else p.known(dual.double())
+        return p.certificate(z, r, direction, p.safe_ratio(direction))
+
+    def certificate(self, z: Tensor, r: Tensor, dual: Tensor, ratio: Tensor) -> Gap:
+        """Return the certificate of z from parts in float64, none of them out of date.
+
+        Parameters
+        ----------
+        z, r : Tensor
+            Codes and x − D z.
+        dual : Tensor, shape (B, C, H, W)
+            The dual point is its best multiple.
+        ratio : Tensor, shape (B,)
+            At least max |Dᵀ dual|/λ, rounding included: see :meth:`rounding_of_correlations`.
+        """
+        P = primal(r, z, self.lam, nonneg=self.nonneg)
+        xv, vv = inner(self.x, dual), inner(dual, dual)
+        s = dual_scale(xv, vv, ratio)
+        # A sum of n products has an error of at most n·ε/2 times the sum of their sizes.  D z has
+        # M·k² products a pixel, and Σ ‖d_m‖₁‖z_m‖₂ bounds the norm of their sizes.
+        u = 0.5 * torch.finfo(torch.float64).eps
+        M, _, k, _ = self.D.shape
+        sizes = self.D.abs().sum((2, 3)).square().sum(1).sqrt() * z.square().sum((2, 3)).sqrt()
+        error = u * M * k * k * sizes.sum(1)  # of r, in norm
+        rounding = error * (inner(r, r).sqrt() + 0.5 * error)
+        rounding += u * SUMS * (P + 1.5 * s * (inner(self.x, self.x) * vv).sqrt())
+        return Gap(P, (P - dual_value(xv, vv, s)).clamp(min=0) + rounding)
+
+    def largest_ratio(self, correlation: Tensor) -> Tensor:
+        """Return max |Dᵀr|/λ of each image from Dᵀr, shape (B,), float64: r over it is feasible.
 
         A code that does not correlate with r bounds nothing, not even where λ = 0.
         """
-        if self.lam.shape[2:] == (1, 1):
-            low, high = correlation.flatten(2).aminmax(dim=2)
-            peaks = high if self.nonneg else torch.maximum(high, -low)
-            peaks = peaks[:, :, None, None]
-        else:
-            peaks = correlation if self.nonneg else correlation.abs()
-        return torch.where(peaks > 0, peaks.double() / self.lam, 0.0).amax((1, 2, 3))
+        return _largest_ratio(correlation, self.lam, nonneg=self.nonneg)
+
+    def safe_ratio(self, image: Tensor) -> Tensor:
+        """Return a bound on max |Dᵀ image|/λ that includes rounding, shape (B,), float64."""
+        h, w = code_shape(self.x, self.D)[2:]
+        chunk = max(1, CHUNK // (8 * len(image) * h * w))
+        rounding = self.rounding_of_correlations(image)  # (B, M)
+        ratios = []
+        for first in range(0, len(self.D), chunk):
+            atoms = slice(first, first + chunk)
+            lam = self.lam[:, atoms] if self.lam.shape[1] > 1 else self.lam
+            correlation = F.conv2d(image, self.D[atoms])
+            ratios.append(
+                _largest_ratio(
+                    correlation, lam, nonneg=self.nonneg, slack=rounding[:, atoms, None, None]
+                )
+            )
+        return torch.stack(ratios).amax(0)
+
+    def rounding_of_correlations(self, image: Tensor) -> Tensor:
+        """Return a bound on the rounding of ⟨d_m, image⟩ at any position, shape (B, M).
+
+        n products have an error of at most n·ε/2·‖d_m‖‖image‖.
+        """
+        eps = torch.finfo(image.dtype).eps
+        norms = self.D.square().sum((1, 2, 3)).sqrt()
+        return 0.5 * eps * self.D[0].numel() * inner(image, image).sqrt()[:, None] * norms
 
 
 def pose(
@@ -142,21 +223,6 @@ def pose(
     return Problem(x, D, spread(lam, x), nonneg, mask)
 
 
-def rounding(xx: Tensor, rr: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return what the rounding of r = x − D z may hide of a gap: 8 ε‖x‖‖r‖, from ‖x‖² and ‖r‖².
-
-    It makes a gap in float32 a bound still, and keeps it from being certified below about 1e-5.
-    """
-    return 8 * torch.finfo(dtype).eps * (xx * rr).sqrt()
-
-
-def dual_value(xr: Tensor, rr: Tensor, overshoot: Tensor) -> Tensor:
-    """Return the largest Δ(s r) of feasible multiples of r, from ⟨x, r⟩, ‖r‖² and max |Dᵀr|/λ."""
-    s = dual_scale(xr, rr, overshoot)
-    # Δ(s r) = s⟨x, r⟩ − ½s²‖r‖², without the cancellation of ½‖x‖² − ½‖x − s r‖².
-    return s * xr - 0.5 * s.square() * rr
-
-
 def primal(r: Tensor, z: Tensor, lam: Tensor, *, nonneg: bool) -> Tensor:
     """Return ½‖r‖² + Σ λ|z| of each image, in float64; no checks, `lam` broadcasts against z."""
     if lam.shape[2:] == (1, 1):
@@ -172,10 +238,15 @@ def inner(a: Tensor, b: Tensor) -> Tensor:
     return (a.double() * b.double()).sum((1, 2, 3))
 
 
-def dual_scale(xr: Tensor, rr: Tensor, overshoot: Tensor) -> Tensor:
-    """Return the s ≥ 0 that maximises Δ(s r) subject to s·overshoot ≤ 1."""
+def dual_scale(xr: Tensor, rr: Tensor, ratio: Tensor) -> Tensor:
+    """Return the s ≥ 0 that maximises Δ(s r) subject to s·max |Dᵀr|/λ ≤ 1."""
     best = torch.where(rr > 0, xr / rr, 0.0)
-    return torch.minimum(best.clamp(min=0), 1 / overshoot)
+    return torch.minimum(best.clamp(min=0), 1 / ratio)
+
+
+def dual_value(xr: Tensor, rr: Tensor, s: Tensor) -> Tensor:
+    """Return Δ(s r) from ⟨x, r⟩ and ‖r‖², without the cancellation of ½‖x‖² − ½‖x − s r‖²."""
+    return s * xr - 0.5 * s.square() * rr
 
 
 def check_fits(p: Problem, z: Tensor) -> None:
@@ -185,3 +256,20 @@ def check_fits(p: Problem, z: Tensor) -> None:
     if tuple(z.shape) != fits:
         raise ValueError(f"codes of these images and atoms have shape {fits}, got {tuple(z.shape)}")
     check_finite(z, "z")
+
+
+def _largest_ratio(
+    correlation: Tensor, lam: Tensor, *, nonneg: bool, slack: Tensor | None = None
+) -> Tensor:
+    if lam.shape[2:] == (1, 1):
+        low, high = correlation.flatten(2).aminmax(dim=2)
+        peaks = (high if nonneg else torch.maximum(high, -low))[:, :, None, None]
+    else:
+        peaks = correlation if nonneg else correlation.abs()
+    if slack is not None:
+        peaks = peaks + torch.where(lam > 0, slack, 0.0)
+    return torch.where(peaks > 0, peaks.double() / lam, 0.0).amax((1, 2, 3))
+
+
+def _shape(t: Tensor) -> str:
+    return "×".join(map(str, t.shape))

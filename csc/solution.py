@@ -1,16 +1,30 @@
 """What a solver returns."""
 
 from dataclasses import dataclass
+from enum import Enum
 
 import torch
 from torch import Tensor
 
 
-@dataclass(frozen=True)
+class Status(Enum):
+    """Why a solver stopped at an image."""
+
+    CONVERGED = "converged"
+    """(P(z) − P*)/P* ≤ tol is certified."""
+    ITERATIONS = "iterations spent"
+    """`max_iter` steps were taken."""
+    FLOOR = "floor of the dtype"
+    """Rounding in the dtype of the images lets no step improve the codes; use float64."""
+    UNCERTIFIED = "settled, uncertified"
+    """λ = 0 for some codes, so no gap certifies; the codes are nearly a fixed point of ISTA."""
+
+
+@dataclass(frozen=True, repr=False)
 class Solution:
     """Codes and what is certain about them.
 
-    A solver that stopped at `max_iter` has not failed: `converged` and `gap` say where it got to.
+    A solver that stopped at `max_iter` has not failed: `status` and `gap` say where it got to.
 
     Attributes
     ----------
@@ -19,25 +33,42 @@ class Solution:
     objective : Tensor, shape (B,), float64
         P(z) = ½‖x − D z‖² + λ‖z‖₁ of each image.
     gap : Tensor, shape (B,), float64
-        Duality gap: P(z) − P* ≤ gap.
+        Duality gap: P(z) − P* ≤ gap.  It bounds the error of the objective, not ‖z − z*‖; see
+        :mod:`csc.problem`.
     iterations : int
         Steps taken.
-    converged : bool
-        Whether (P(z) − P*)/P* ≤ tol is certified for every image.
+    status : tuple of Status
+        Why the solver stopped, for each image.
     """
 
     codes: Tensor
     objective: Tensor
     gap: Tensor
     iterations: int
-    converged: bool
+    status: tuple[Status, ...]
+
+    @property
+    def converged(self) -> bool:
+        """Tell whether (P(z) − P*)/P* ≤ tol is certified for every image."""
+        return all(status is Status.CONVERGED for status in self.status)
 
     @property
     def relative_gap(self) -> Tensor:
         """Return gap / (P − gap) ≥ (P(z) − P*)/P*, shape (B,).
 
-        Zero where the gap is; infinite where P − gap ≤ 0 and nothing relative is certain.
+        Zero where the gap is zero; infinite where P − gap ≤ 0, which bounds nothing.
         """
         dual = self.objective - self.gap
         relative = torch.where(dual > 0, self.gap / dual, torch.inf)
         return torch.where(self.gap == 0, 0.0, relative)
+
+    def __repr__(self) -> str:
+        """Return sizes, worst gap and status in one line."""
+        shape = "×".join(map(str, self.codes.shape))
+        status = ", ".join(sorted({status.value for status in self.status}))
+        return (
+            f"Solution(codes={shape} {self.codes.dtype}, "
+            f"objective={float(self.objective.sum()):.6g}, "
+            f"relative_gap={float(self.relative_gap.max()):.1e}, "
+            f"iterations={self.iterations}, {status})"
+        )

@@ -1,8 +1,16 @@
 """ADMM for CSC: sporco's ``ConvBPDN`` behind the signature and the certificate of our solvers.
 
 sporco is the field's reference.  With ``NoBndryCross`` its codes vanish wherever an atom would
-wrap around the image, which is the one grid of :mod:`csc.conv`, so it is an independent oracle.
+wrap around the image.  That is the grid of :mod:`csc.conv`, so sporco is an independent oracle.
 This file and :mod:`csc.learning.sporco` are the only ones that know of sporco.
+
+The choice of ρ decides how fast ADMM is, and no absolute number suits all problems.  So sporco
+solves the problem at unit size: images with a largest pixel of 1 and, with equal weights, atoms of
+unit norm.  The codes scale along,
+
+    x' = x/σ,     d'_m = d_m/a_m,     λ'_m = λ_m/(σ a_m),     z_m = (σ/a_m) z'_m,
+
+with a_m = ‖d_m‖ √(λ_m/‖d_m‖), where √ is taken relative to its mean over the atoms.
 
 References
 ----------
@@ -14,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -22,6 +31,12 @@ from csc.precision import full_precision
 from csc.problem import Gap, Problem, pose
 from csc.solution import Solution
 from csc.solvers.ista import CHECK_EVERY
+from csc.solvers.protocol import OnStep
+from csc.solvers.stopping import Stopping, warn_of_zero_codes
+
+ADAPT = 300  # steps in which ρ may change; after them ADMM with a fixed ρ converges
+RHO_RANGE = 1e3  # largest factor between ρ and its first value
+LEAST = 1e-2  # smallest relative weight that an atom is scaled by
 
 
 @full_precision
@@ -34,19 +49,20 @@ def admm(
     nonneg: bool = False,
     mask: Tensor | None = None,
     start: Tensor | None = None,
-    max_iter: int = 1000,
+    max_iter: int = 10_000,
     tol: float = 1e-4,
-    on_step: Callable[[int, Tensor], None] | None = None,
+    on_step: OnStep | None = None,
 ) -> Solution:
     """Minimise ½‖x − D z‖² + λ‖z‖₁ by sporco's ADMM in the Fourier domain.
 
-    Parameters, Returns and Raises are those of :func:`csc.ista`.
+    Parameters, Returns, Raises and Warns are those of :func:`csc.ista`.
 
     Notes
     -----
-    Runs on the CPU whatever the device of x, in float32 or float64.  The penalty ρ is sporco's
-    automatic one, adapted every 10 steps; it stops on our duality gap, not on its residuals.
-    With a mask it is sporco's ``ConvBPDNMaskDcpl``, which splits off the known pixels as well.
+    Runs on the CPU in float64, whatever the device and dtype of x.  sporco adapts the penalty ρ
+    every 10 steps, for the first 300.  The run stops on our duality gap, not on sporco's residuals,
+    and returns the best of the codes that were checked.  With a mask it is sporco's
+    ``ConvBPDNMaskDcpl``, which splits off the known pixels as well.
 
     Examples
     --------
@@ -62,49 +78,108 @@ def admm(
     p = pose(x, D, lam, nonneg=nonneg, mask=mask)
     z = p.start(start, max_iter, tol)
     if x.dtype not in (torch.float32, torch.float64):
-        raise TypeError(f"sporco computes in float32 or float64, got {x.dtype}; use x.float()")
+        raise TypeError(f"sporco takes float32 or float64, got {x.dtype}; use x.float()")
+    stopping = Stopping(p, start, max_iter, tol)
+    best = Best(p)
     if on_step:
         on_step(0, z)
-    certificate = p.certify(z)
-    if max_iter == 0 or certificate.within(tol):
-        return Solution(z, certificate.objective, certificate.gap, 0, certificate.within(tol))
+    if not stopping.over(0, *best.update(z)):
+        unit, factor = _unit_problem(p)
+        typical = _typical_weight(unit)
+        rho = 50 * typical + 1  # sporco's default
 
-    # sporco drops exceptions and state into its objects, so the callback keeps ours here.
-    reached: list[tuple[int, Tensor, Gap]] = []
+        # sporco drops exceptions and what its callback returns, except for the wish to stop.
+        def after_step(solver: Any) -> bool:
+            k = solver.k + 1
+            _limit_penalty(solver, k, rho)
+            check = k % CHECK_EVERY == 0 or k == max_iter
+            if not (check or on_step):
+                return False
+            Y = solver.Y if mask is None else solver.block_sep1(solver.Y)
+            codes = (_from_sporco(Y, unit) * factor).to(x)
+            if on_step:
+                on_step(k, codes)
+            return check and stopping.over(k, *best.update(codes))
 
-    def after_step(solver: Any) -> bool:
-        k = solver.k + 1
-        check = k % CHECK_EVERY == 0 or k == max_iter
-        if not (check or on_step):
-            return False
-        z = _from_sporco(solver.Y if mask is None else solver.block_sep1(solver.Y), p)
-        if on_step:
-            on_step(k, z)
-        if not check:
-            return False
-        reached[:] = [(k, z, p.certify(z))]
-        return reached[0][2].within(tol)
+        first = None if start is None else z.double().cpu() / factor
+        _solver(unit, first, typical, rho, max_iter, after_step).solve()
+    return warn_of_zero_codes(p, stopping.solution())
 
-    _solver(p, z if start is not None else None, max_iter, after_step).solve()
-    k, z, certificate = reached[0]
-    return Solution(z, certificate.objective, certificate.gap, k, certificate.within(tol))
+
+class Best:
+    """The best codes so far of each image."""
+
+    def __init__(self, p: Problem) -> None:
+        self.p = p
+        self.codes: Tensor | None = None
+
+    def update(self, z: Tensor) -> tuple[Tensor, Tensor, Gap]:
+        """Take codes into account; return the best codes, their residual and gap."""
+        found = self.p.certify(z)
+        if self.codes is None:
+            self.codes, self.found = z, found
+        better = found.objective < self.found.objective
+        self.codes = torch.where(better[:, None, None, None], z, self.codes)
+        self.found = Gap(
+            torch.where(better, found.objective, self.found.objective),
+            torch.where(better, found.gap, self.found.gap),
+        )
+        return self.codes, self.p.residual(self.codes), self.found
+
+
+def _unit_problem(p: Problem) -> tuple[Problem, Tensor]:
+    """Return the problem at unit size, in float64 on the CPU, and z/z' (B, M, 1, 1)."""
+    p = p.double()
+    mask = None if p.mask is None else p.mask.cpu()
+    p = Problem(p.x.cpu(), p.D.cpu(), p.lam.cpu(), p.nonneg, mask)
+    size = p.x.abs().amax((1, 2, 3))
+    size = torch.where(size > 0, size, 1.0)[:, None, None, None]  # (B, 1, 1, 1)
+    norms = p.D.square().sum((1, 2, 3)).sqrt()
+    norms = torch.where(norms > 0, norms, 1.0)
+    weights = p.lam.mean((0, 2, 3)).expand(len(norms)) / norms  # (M,)
+    if bool((weights > 0).any()):
+        relative = (weights / weights[weights > 0].log().mean().exp()).clamp(LEAST, 1 / LEAST)
+    else:
+        relative = torch.ones_like(weights)
+    atoms = (norms * relative.sqrt())[:, None, None]  # (M, 1, 1)
+    unit = Problem(p.x / size, p.D / atoms[..., None], p.lam / (size * atoms), p.nonneg, p.mask)
+    return unit, size / atoms
+
+
+def _typical_weight(unit: Problem) -> float:
+    """Return the median of the positive weights, by which sporco chooses ρ and its adaptation."""
+    positive = unit.lam[unit.lam > 0]
+    return float(positive.median()) if positive.numel() else 0.0
+
+
+def _limit_penalty(solver: Any, k: int, first: float) -> None:
+    """Keep ρ near its first value, and constant after ADAPT steps."""
+    if k >= ADAPT:
+        solver.opt["AutoRho", "Enabled"] = False
+    limited = min(max(float(solver.rho), first / RHO_RANGE), first * RHO_RANGE)
+    if limited != float(solver.rho):
+        solver.U *= solver.rho / limited
+        solver.rho = type(solver.rho)(limited)
+        solver.rhochange()
 
 
 def _solver(
-    p: Problem, start: Tensor | None, max_iter: int, after_step: Callable[[Any], bool]
+    p: Problem,
+    start: Tensor | None,
+    typical: float,
+    rho: float,
+    max_iter: int,
+    after_step: Callable[[Any], bool],
 ) -> Any:
     """Build sporco's solver: images (H, W, C, B, 1), atoms (k, k, C, M), codes (H, W, 1, B, M)."""
     from sporco.admm import cbpdn
 
-    weights = p.lam.detach().double().cpu().numpy()
-    typical = float(np.median(weights[weights > 0])) if weights.any() else 0.0
-    rho = 50 * typical + 1  # sporco's default
     k = p.D.shape[-1]
     options: dict[str, Any] = {
         "MaxMainIter": max_iter,
         "RelStopTol": 0.0,
         "rho": rho,
-        # sporco adapts ρ at every step by default; run past the rounding of its residuals, that
+        # sporco adapts ρ at every step by default.  Run past the rounding of its residuals, that
         # drives ρ to extremes and the objective back up.
         "AutoRho": {"Enabled": True, "Period": 10},
         "NonNegCoef": p.nonneg,
@@ -112,45 +187,53 @@ def _solver(
         "NoBndryCross": k > 1,
         "Callback": after_step,
     }
-    if weights.size > 1 and typical > 0:
+    if typical > 0:
         options["L1Weight"] = _to_sporco(p.lam.expand(code_shape(p.x, p.D)) / typical, p)
-    image = np.ascontiguousarray(p.x.detach().permute(2, 3, 1, 0).cpu().numpy())
-    atoms = np.ascontiguousarray(p.D.detach().permute(2, 3, 1, 0).cpu().numpy())
+    image = np.ascontiguousarray(p.x.permute(2, 3, 1, 0).numpy())
+    atoms = np.ascontiguousarray(p.D.permute(2, 3, 1, 0).numpy())
     if p.mask is None:
         solver = cbpdn.ConvBPDN(
             atoms, image, typical, cbpdn.ConvBPDN.Options(options), dimK=1, dimN=2
         )
     else:
-        known = p.mask.expand_as(p.x).permute(2, 3, 1, 0)[..., None].cpu().numpy()
+        known = p.mask.expand_as(p.x).permute(2, 3, 1, 0)[..., None].numpy()
         decoupled = cbpdn.ConvBPDNMaskDcpl.Options(options)
         solver = cbpdn.ConvBPDNMaskDcpl(atoms, image, typical, known, decoupled, dimK=1, dimN=2)
     if start is not None:
-        # At the optimum the scaled dual variable is Dᵀ(x − D z)/ρ, which is within λ/ρ but where an
-        # atom would wrap around and the code is held at zero.
-        r = p.residual(start)
-        dual = F.conv2d(F.pad(r, [0, k - 1, 0, k - 1], mode="circular"), p.D)
-        inside = dual[..., : start.shape[2], : start.shape[3]]
-        torch.minimum(inside, p.lam, out=inside)
-        if not p.nonneg:
-            torch.maximum(inside, -p.lam, out=inside)
-        codes, multipliers = _to_sporco(start, p), _to_sporco(dual / rho, p)
-        if p.mask is not None:  # the block of images comes first, as D z − x everywhere
-            error = F.conv_transpose2d(start, p.D) - p.x
-            images = [e.permute(2, 3, 1, 0)[..., None].cpu().numpy() for e in (error, -r / rho)]
-            codes = solver.block_cat(images[0], codes)
-            multipliers = solver.block_cat(images[1], multipliers)
-        solver.Y[...], solver.Yprev[...], solver.U[...] = codes, codes, multipliers
+        _set_start(solver, p, start, rho)
     return solver
 
 
-def _to_sporco(z: Tensor, p: Problem) -> Any:
+def _set_start(solver: Any, p: Problem, start: Tensor, rho: float) -> None:
+    """Set codes and multipliers of sporco's solver.
+
+    At the optimum the scaled dual variable is Dᵀ(x − D z)/ρ.  It is within λ/ρ, except where an
+    atom would wrap around and the code is held at zero.
+    """
+    k = p.D.shape[-1]
+    r = p.residual(start)
+    dual = F.conv2d(F.pad(r, [0, k - 1, 0, k - 1], mode="circular"), p.D)
+    inside = dual[..., : start.shape[2], : start.shape[3]]
+    torch.minimum(inside, p.lam, out=inside)
+    if not p.nonneg:
+        torch.maximum(inside, -p.lam, out=inside)
+    codes, multipliers = _to_sporco(start, p), _to_sporco(dual / rho, p)
+    if p.mask is not None:  # the block of images comes first, as D z − x everywhere
+        error = F.conv_transpose2d(start, p.D) - p.x
+        images = [e.permute(2, 3, 1, 0)[..., None].numpy() for e in (error, -r / rho)]
+        codes = solver.block_cat(images[0], codes)
+        multipliers = solver.block_cat(images[1], multipliers)
+    solver.Y[...], solver.Yprev[...], solver.U[...] = codes, codes, multipliers
+
+
+def _to_sporco(z: Tensor, p: Problem) -> NDArray[np.float64]:
     B, M, h, w = z.shape
     Y = np.zeros((*p.size, 1, B, M))
-    Y[:h, :w, 0] = z.detach().permute(2, 3, 0, 1).cpu().numpy()
+    Y[:h, :w, 0] = z.permute(2, 3, 0, 1).numpy()
     return Y
 
 
-def _from_sporco(Y: Any, p: Problem) -> Tensor:
+def _from_sporco(Y: NDArray[np.float64], p: Problem) -> Tensor:
     k = p.D.shape[-1]
     inside = Y[: p.size[0] - k + 1, : p.size[1] - k + 1, 0]  # (h, w, B, M)
-    return torch.from_numpy(np.array(inside.transpose(2, 3, 0, 1))).to(p.x)
+    return torch.from_numpy(np.array(inside.transpose(2, 3, 0, 1)))

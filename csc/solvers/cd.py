@@ -4,18 +4,21 @@ The residual r = x − D z is kept as an image.  One coordinate is minimised exa
 
     g = ⟨d_m, r at p⟩ + ‖d_m‖² z,     z ← h_{λ}(g)/‖d_m‖²,     r ← r − (change of z) d_m at p,
 
-at the cost of one window of pixels.  Only an active set is swept: a dense pass computes Dᵀr now
-and then, adds coordinates with |Dᵀr| > λ, and certifies.  λ is lowered to its value in stages, so
-that the set stays small on the way.  At less than a few percent of non-zero codes this does in one
-epoch of microseconds what a dense iteration does in milliseconds.
+at the cost of one window of pixels.  Sweeps visit an active set only.  Now and then a dense pass
+computes Dᵀr, adds coordinates with |Dᵀr| > λ, and estimates the gap.  λ comes down to its value
+step by step, which keeps the set small on the way.  At less than a few percent of non-zero codes an
+epoch takes microseconds where a dense iteration takes milliseconds.
 
-At the final λ a few steps of conjugate gradients on the non-zero codes, their signs held, follow
-the epochs: they resolve what coordinate descent is slow at, groups of overlapping atoms.
+At the final λ a few steps of conjugate gradients follow the epochs.  They hold the signs of the
+non-zero codes, and resolve groups of overlapping atoms, where coordinate descent is slow.
 
-The certificate is the duality gap of :mod:`csc.problem` with a better dual point than a multiple
-of the residual, which one correlation that is a little above λ anywhere in the image spoils.  The
-feasible point nearest to r is r − D c with c = argmin ½‖r − D c‖² + λ‖c‖₁: a problem of the same
-kind, with a very sparse solution, for which a few epochs come near enough.
+The dual point is better than a multiple of the residual.  Scaling the residual to feasibility is
+ruined by its single worst correlation, so we project it instead.  The feasible point nearest to r
+is r − D c with c = argmin ½‖r − D c‖² + λ‖c‖₁.  That is a problem of the same kind with a very
+sparse solution, and a few epochs come near enough.
+
+Many updates leave rounding in r.  So r is recomputed from the codes before a gap is estimated, and
+the certificate is computed in float64 from the codes that are returned.
 
 References
 ----------
@@ -26,29 +29,29 @@ Lasso with dual extrapolation", ICML 2018 (working sets, certificates).  Moreau,
 (stripes).
 """
 
-from collections.abc import Callable
-from numbers import Integral
-
 import numpy as np
 import torch
 from torch import Tensor
 
-from csc.checks import Weight
+from csc.checks import Weight, check_integer
 from csc.compiled.threads import one_torch_thread
 from csc.precision import full_precision
-from csc.problem import Problem, pose
+from csc.problem import Gap, Problem, pose
 from csc.solution import Solution
-from csc.solvers.active_set import ActiveSet
+from csc.solvers.active_set import ActiveSet, Dual
+from csc.solvers.protocol import OnStep
+from csc.solvers.stopping import Stopping, warn_of_zero_codes
 
 # Tuned on photographs of 256² to 512² pixels with 32 to 64 atoms of 8×8 to 12×12.
-STAGE = 0.6  # factor of λ from stage to stage on the way down
-STAGE_EPOCHS = 3  # epochs in a stage
+LOWER = 0.6  # continuation: the factor of λ between its changes
+LOWER_EPOCHS = 3  # epochs between changes of λ
 FIRST_EPOCHS, MOST_EPOCHS = 20, 40  # epochs between dense passes at the final λ
-SETTLED = 0.1  # decrease of the objective, as a share of the tolerance, that is worth a projection
+SETTLED = 0.1  # a decrease of the objective by this part of the tolerance is worth a projection
 POLISH = 5  # steps of conjugate gradients after the epochs
 
 
 @full_precision
+@torch.no_grad()
 def coordinate_descent(
     x: Tensor,
     D: Tensor,
@@ -59,7 +62,7 @@ def coordinate_descent(
     start: Tensor | None = None,
     max_iter: int = 10_000,
     tol: float = 1e-4,
-    on_step: Callable[[int, Tensor], None] | None = None,
+    on_step: OnStep | None = None,
     threads: int | None = None,
 ) -> Solution:
     """Minimise ½‖x − D z‖² + λ‖z‖₁ by coordinate descent on an active set.
@@ -73,7 +76,7 @@ def coordinate_descent(
     on_step : callable, optional
         Called with (epochs, z) for the start and after every dense pass.
     threads : int, optional
-        Rows are split among so many threads; torch's number by default.  The result depends on it
+        Number of threads that share the rows; torch's number by default.  The result depends on it
         by rounding only, and is the same from run to run.
 
     Notes
@@ -93,33 +96,30 @@ def coordinate_descent(
     >>> torch.allclose(a.objective, b.objective, rtol=1e-7), a.converged
     (True, True)
     """
-    if threads is not None and not isinstance(threads, Integral):
-        raise TypeError(f"threads must be an integer, got {threads!r}")
-    if threads is not None and threads < 1:
-        raise ValueError(f"threads must be ≥ 1, got {threads}")
+    if threads is not None:
+        check_integer(threads, "threads", least=1)
     with one_torch_thread() as team:
         p = pose(x, D, lam, nonneg=nonneg, mask=mask)
         p.check_run(start, max_iter, tol)
         if x.dtype not in (torch.float32, torch.float64):
             raise TypeError(f"coordinate descent is in float32 or float64, got {x.dtype}")
         parts: list[Solution] = []
-
         for b in range(x.shape[0]):
             first = None if start is None else start[b : b + 1].detach().cpu()
             tell = _tell(on_step, [part.codes for part in parts], x, start) if on_step else None
             parts.append(_solve(p.of(b), first, max_iter, tol, tell, threads or team))
-    codes, objective, gap = (
-        (values[0] if len(values) == 1 else torch.cat(values)).to(x.device)
-        for values in zip(*((s.codes, s.objective, s.gap) for s in parts), strict=True)
+    solution = Solution(
+        codes=torch.cat([part.codes for part in parts]).to(x.device),
+        objective=torch.cat([part.objective for part in parts]).to(x.device),
+        gap=torch.cat([part.gap for part in parts]).to(x.device),
+        iterations=max(part.iterations for part in parts),
+        status=tuple(status for part in parts for status in part.status),
     )
-    iterations = max(part.iterations for part in parts)
-    return Solution(codes, objective, gap, iterations, all(part.converged for part in parts))
+    return warn_of_zero_codes(p, solution)
 
 
-def _tell(
-    on_step: Callable[[int, Tensor], None], done: list[Tensor], x: Tensor, start: Tensor | None
-) -> Callable[[int, Tensor], None]:
-    """Report the codes of the image at work among those of the batch."""
+def _tell(on_step: OnStep, done: list[Tensor], x: Tensor, start: Tensor | None) -> OnStep:
+    """Report the codes of one image together with those of the rest of the batch."""
 
     def tell(epochs: int, codes: Tensor) -> None:
         others = codes.new_zeros(len(x), *codes.shape[1:]) if start is None else start.detach()
@@ -134,45 +134,54 @@ def _solve(
     start: Tensor | None,
     max_iter: int,
     tol: float,
-    on_step: Callable[[int, Tensor], None] | None,
+    on_step: OnStep | None,
     threads: int,
 ) -> Solution:
     """Solve for one image, on the CPU."""
     active = ActiveSet(p, start, threads)
-    # The weight is stage · λ, and stage falls to 1 from where no code would leave zero.
-    overshoot = active.dense_pass(np.inf)[1]
-    stage = overshoot if np.isfinite(overshoot) else 1.0
-    best_dual, objective = -np.inf, np.inf
+    best, objective = Dual(-np.inf, active.r, np.inf), np.inf
+    stopping = Stopping(p, start, max_iter, tol, lambda z: _certify(p, z, active, best))
+    # The weight is factor · λ.  The factor falls to 1 from where no code would leave zero.
+    ratio = active.dense_pass(np.inf)[1]
+    factor = ratio if np.isfinite(ratio) else 1.0
     epochs, between, arrived = 0, FIRST_EPOCHS // 2, False
     nearby = active.r  # a residual to project
     if on_step:
         on_step(0, active.codes())
     while True:
-        stage = max(STAGE * stage, 1.0)
-        arrived, final = stage == 1.0, arrived
-        added, overshoot = active.dense_pass(stage)
+        factor = max(LOWER * factor, 1.0)
+        arrived, final = factor == 1.0, arrived
+        if arrived or epochs >= max_iter:
+            active.refresh()
+        added, ratio = active.dense_pass(factor)
         if arrived or epochs >= max_iter:
             previous, objective = objective, active.objective()
-            best_dual = max(best_dual, active.dual(active.r, overshoot))
+            best = best.better(active.dual(active.r, ratio))
             if epochs in (0, max_iter) or previous - objective <= SETTLED * tol * objective:
-                best_dual = max(best_dual, active.project(nearby))
-            gap = objective - best_dual + active.rounding()
-            converged = gap <= tol * (objective - gap)
-            if converged or epochs >= max_iter:
-                break
+                best = best.better(active.project(nearby))
+            estimate = Gap(
+                torch.tensor([objective], dtype=torch.float64),
+                torch.tensor([objective - best.value], dtype=torch.float64),
+            )
+            if stopping.over(epochs, active.codes(), active.image.tensor(active.r), estimate):
+                return stopping.solution()
         if final:
             between = FIRST_EPOCHS if added else min(2 * between, MOST_EPOCHS)
-        n = min(between if final else STAGE_EPOCHS, max_iter - epochs)
-        active.sweep(stage, n)
+        n = min(between if final else LOWER_EPOCHS, max_iter - epochs)
+        active.sweep(factor, n)
         epochs += n
         if final:
             nearby = active.polish(POLISH)
         if on_step:
             on_step(epochs, active.codes())
-    return Solution(
-        active.codes(),
-        torch.tensor([objective], dtype=torch.float64),
-        torch.tensor([gap], dtype=torch.float64),
-        epochs,
-        bool(converged),
-    )
+
+
+def _certify(p: Problem, z: Tensor, active: ActiveSet, best: Dual) -> Gap:
+    """Return the certificate of the codes z of the active set, whose residual is fresh."""
+    dual = active.image.tensor(best.image)
+    if p.x.dtype != torch.float64 or not np.isfinite(best.ratio):
+        return p.certify(z, dual)
+    # In float64 the residual and the dense pass serve as they are.
+    least = p.lam.amin((2, 3))
+    rounding = torch.where(least > 0, p.rounding_of_correlations(dual) / least, 0.0).amax(1)
+    return p.certificate(z, active.image.tensor(active.r), dual, best.ratio + rounding)

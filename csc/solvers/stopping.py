@@ -1,0 +1,149 @@
+"""When a solver stops, why, and what it returns.
+
+During a run the gap is estimated in the dtype of the images.  Only when the estimate reaches the
+tolerance, and at the end, is the certificate computed: afresh from the codes, in float64.
+"""
+
+import warnings
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from csc.bounds import lipschitz
+from csc.problem import Gap, Problem, inner
+from csc.prox import shrink
+from csc.solution import Solution, Status
+
+# Below this part of P(0) the error of an uncertified objective is measured against P(0).
+SMALL = 1e-3
+# Codes that stand still are at the floor of a dtype where the relative gap is within so many ε.
+NEAR = 1e4
+
+
+class Stopping:
+    """The end of one run: `over` decides it, `solution` tells what was found.
+
+    Parameters
+    ----------
+    p : Problem
+        What is solved.
+    start : Tensor or None
+        Codes that the run starts from, None for zero.
+    max_iter, tol
+        As of :func:`csc.ista`.
+    certify : callable, optional
+        Computes the certificate of codes; :meth:`csc.problem.Problem.certify` by default.
+    """
+
+    def __init__(
+        self,
+        p: Problem,
+        start: Tensor | None,
+        max_iter: int,
+        tol: float,
+        certify: Callable[[Tensor], Gap] | None = None,
+    ) -> None:
+        self.p, self.start, self.max_iter, self.tol = p, start, max_iter, tol
+        self.certify = certify or p.certify
+        self.previous: Tensor | None = None
+        self.first: Tensor | None = None  # estimate of the objective at the start
+        B = len(p.x)
+        self.statuses = [Status.ITERATIONS] * B
+        # Images where λ = 0 for an atom that is not zero.
+        atoms = p.D.flatten(1).any(1)[:, None, None]
+        self.free = ((p.lam == 0) & atoms).flatten(1).any(1).expand(B)
+        self.L = (lipschitz(p.D, p.size) or 1.0) if bool(self.free.any()) else 1.0
+
+    def over(self, k: int, z: Tensor, r: Tensor, estimate: Gap) -> bool:
+        """Return whether the run ends after step k, at codes z with r = x − D z.
+
+        r and the estimate of the gap may be in the dtype of the images.
+        """
+        last = k >= self.max_iter
+        if k == 0:
+            self.first = estimate.objective
+        still = self._still(z) & estimate.reached(NEAR * torch.finfo(z.dtype).eps)
+        settled = self.free & (self._error(z, r) <= self.tol * self._scale(estimate))
+        likely = estimate.reached(self.tol)
+        if not last and (self.tol == 0 or not bool((likely | still | settled).all())):
+            return False
+        self.k, self.z, self.found = k, z, self.certify(z)
+        # With half the tolerance to spare in the dtype, what is missing is lost to rounding.
+        floor = still | estimate.reached(self.tol / 2)
+        self.statuses = [
+            Status.CONVERGED if done
+            else Status.UNCERTIFIED if uncertified
+            else Status.FLOOR if rounded and self.tol > 0
+            else Status.ITERATIONS
+            for done, uncertified, rounded in zip(
+                self.found.reached(self.tol).tolist(), settled.tolist(), floor.tolist(), strict=True
+            )
+        ]  # fmt: skip
+        return last or Status.ITERATIONS not in self.statuses
+
+    def solution(self) -> Solution:
+        """Return the solution where the run is over, or the start where that is better."""
+        z, found = self.z, self.found
+        worse = self._worse_than_start()
+        if bool(worse.any()):
+            start = torch.zeros_like(z) if self.start is None else self.start.to(z)
+            z = torch.where(worse[:, None, None, None], start, z)
+            found = self.p.certify(z)
+            for b, done in enumerate(found.reached(self.tol).tolist()):
+                if done:
+                    self.statuses[b] = Status.CONVERGED
+        return Solution(z, found.objective, found.gap, self.k, tuple(self.statuses))
+
+    def _worse_than_start(self) -> Tensor:
+        """Tell for each image whether the objective is above that of the start."""
+        now = self.found.objective
+        if self.start is None:
+            return now > self._objective_at_zero()
+        precise = NEAR * torch.finfo(self.z.dtype).eps < 0.01
+        if precise and self.first is not None and bool((now < 0.99 * self.first).all()):
+            return torch.zeros_like(now, dtype=torch.bool)  # no rounding makes up for that
+        return now > self.p.objective(self.start)
+
+    def _still(self, z: Tensor) -> Tensor:
+        """Tell for each image whether its codes are those of the last look, to rounding."""
+        previous, self.previous = self.previous, z
+        if previous is None or self.tol == 0:
+            return torch.zeros(len(z), dtype=torch.bool, device=z.device)
+        moved = (z - previous).abs().amax((1, 2, 3))
+        return moved <= torch.finfo(z.dtype).eps * z.abs().amax((1, 2, 3))
+
+    def _error(self, z: Tensor, r: Tensor) -> Tensor:
+        """Return L‖z − z⁺‖(‖z‖ + ‖z⁺‖) with z⁺ the step of ISTA from z, (B,).
+
+        P(z⁺) − P* ≤ L‖z − z⁺‖‖z − z*‖, where ‖z‖ + ‖z⁺‖ stands for the unknown ‖z − z*‖.
+        """
+        if not bool(self.free.any()):
+            return torch.full((len(z),), torch.inf, device=z.device, dtype=torch.float64)
+        p, L = self.p, self.L
+        after = shrink(z + F.conv2d(r, p.D) / L, p.lam / L, nonneg=p.nonneg)
+        sizes = inner(z, z).sqrt() + inner(after, after).sqrt()
+        return L * sizes * inner(after - z, after - z).sqrt()
+
+    def _scale(self, estimate: Gap) -> Tensor:
+        return torch.maximum(estimate.objective, SMALL * self._objective_at_zero())
+
+    def _objective_at_zero(self) -> Tensor:
+        return 0.5 * inner(self.p.x, self.p.x)
+
+
+def warn_of_zero_codes(p: Problem, solution: Solution) -> Solution:
+    """Warn if all codes are zero because λ ≥ λ_max, and pass the solution on."""
+    if bool(solution.codes.any()) or not bool(p.x.any()):
+        return solution
+    correlation = F.conv2d(p.x, p.D)
+    ratio = float(p.largest_ratio(correlation).max())
+    if 0 < ratio <= 1 + 8 * torch.finfo(p.x.dtype).eps:
+        largest = float((correlation if p.nonneg else correlation.abs()).max())
+        warnings.warn(
+            f"all codes are zero, because lam is at least λ_max = {largest:.4g}; use a smaller lam",
+            UserWarning,
+            stacklevel=5,  # the caller of the solver, above its two decorators
+        )
+    return solution
