@@ -43,18 +43,20 @@ def cuts(recipe: Recipe) -> Cuts:
 class Clock:
     """Seconds of training, those of earlier starts of the run included."""
 
+    now = staticmethod(time.monotonic)
+
     def __init__(self, earlier: float = 0.0) -> None:
         self._earlier = earlier
         self.start()
 
     def start(self) -> None:
         """Count from now on."""
-        self._since = time.monotonic()
+        self._since = self.now()
 
     @property
     def seconds(self) -> float:
         """Seconds up to now."""
-        return self._earlier + time.monotonic() - self._since
+        return self._earlier + self.now() - self._since
 
 
 class Training(pl.LightningModule):

@@ -125,7 +125,10 @@ def test_rates_of_a_run_of_some_minutes_follow_the_clock() -> None:
         ({"sets": "T91"}, "sets must be a list of str, got 'T91'"),
         ({"loss": "l3"}, "loss must be one of l1, l2, l2-sum, got 'l3'"),
         ({"optimizer": "adamw"}, "optimizer must be one of"),
-        ({"architecture": "SRGAN"}, "architecture must be one of CRNetA, CRNetB, SCN"),
+        (
+            {"architecture": "SRGAN"},
+            "architecture must be one of CRNetA, CRNetB, SparseCRNetA, SparseCRNetB, SCN",
+        ),
         ({"architecture": "EDSR"}, r"EDSR makes one scale, got \[2, 3, 4\]"),
         (
             {"architecture": "SRDenseNet", "scales": [2]},
