@@ -1,21 +1,21 @@
-"""Codes as a layer: gradients of the minimiser in x, D and λ, without unrolling the solver.
+"""Sparse coding as a layer: gradients of the minimiser in x, D and λ, for any solver.
 
-Let z minimise ½‖m ⊙ (x − D z)‖² + Σ λ|z|, optionally with z ≥ 0; m is 1 where a pixel is known.
-On the support S of z, with signs s and residual r = m ⊙ (x − D z), optimality reads
+Let z minimise ½‖m ⊙ (x − D z)‖² + Σ λ|z|, optionally with z ≥ 0; m is 1 at known pixels.  On the
+support S of z, with signs s and residual r = m ⊙ (x − D z), optimality reads
 
-    D_Sᵀ r = λ_S s_S,
+    D_Sᵀ r = λ_S s_S.
 
-and S and s stay as they are under small changes, almost everywhere.  Differentiating this, the
-gradient g of a loss ℓ in z is carried on to what z depends on by one linear system,
+Small changes leave S and s unchanged, almost everywhere.  Differentiating this equation turns the
+gradient g of a loss ℓ in z into gradients in x, D and λ, by one linear system:
 
     (D_Sᵀ m D_S) v_S = g_S,   v = 0 off S,        u = m ⊙ D v,
     ∂ℓ/∂x = u,        ∂ℓ/∂λ = −s v,        ∂ℓ/∂D = ∂/∂D (⟨D v, r⟩ − ⟨D z, u⟩),
 
-z, v, r and u held fixed in the last.  No step of the solver is kept: the memory is that of the
-codes however many steps it took, and any solver will do.
+with z, v, r and u held fixed in the last.  The solver's steps are not stored, so memory is that of
+the codes.
 
-The system is solved by conjugate residuals, with the convolutions and one step size per image,
-scaled to a unit diagonal.
+Conjugate residuals solve the system by convolutions.  It is scaled to a unit diagonal, and each
+image has a step size of its own.
 
 References
 ----------
@@ -25,7 +25,6 @@ fast hyperparameter selection in non-smooth convex learning", JMLR 23, 2022.  Ma
 Roosta, "Obtaining pseudo-inverse solutions with MINRES", arXiv 2309.17096, 2023 (singular systems).
 """
 
-import math
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -36,11 +35,11 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch.nn.grad import conv2d_weight
 
-from csc.checks import Weight, check_weight
+from csc.checks import Weight, check_number, check_weight
 from csc.dictionary import unit_norm
 from csc.problem import check_fits, pose
-from csc.solution import Solution
 from csc.solvers.cd import coordinate_descent
+from csc.solvers.protocol import Solver
 
 MOST_STEPS = 2000  # of conjugate residuals
 
@@ -52,7 +51,7 @@ def sparse_code(
     *,
     nonneg: bool = False,
     mask: Tensor | None = None,
-    solver: Callable[..., Solution] = coordinate_descent,
+    solver: Solver = coordinate_descent,
     max_iter: int = 10_000,
     tol: float = 1e-5,
 ) -> Tensor:
@@ -69,12 +68,11 @@ def sparse_code(
     nonneg : bool
         Require z ≥ 0.
     mask : Tensor, bool, broadcasting to (B, C, H, W), optional
-        True where a pixel is known; x may hold anything elsewhere.
+        True where a pixel is known; x may hold any value elsewhere.
     solver : callable
-        Called as ``solver(x, D, lam, nonneg=, max_iter=, tol=)``, with ``mask=`` if there is one;
-        returns a :class:`csc.Solution`.  It sees no gradient.
+        A solver with the signature of :func:`csc.ista`.  It is called without gradients.
     max_iter : int
-        Largest number of the solver's steps.
+        Largest number of steps of the solver.
     tol : float
         Relative gap at which the solver stops, and relative residual of the backward pass.
 
@@ -85,20 +83,19 @@ def sparse_code(
     Raises
     ------
     ValueError, TypeError
-        As the solver and :func:`attach_gradients`.
+        As in the solver and :func:`attach_gradients`.
 
     Warns
     -----
     RuntimeWarning
-        If the solver stops before `tol`: there the gradient is that of another problem.  Further
-        warnings as of :func:`attach_gradients`.
+        If the solver stops before it reaches `tol`, because the gradients hold at the optimum only.
+        :func:`attach_gradients` has further warnings.
 
     Notes
     -----
-    v depends on z through its support only, so what counts is to have the support right; the
-    gradient in D also has the error of z.  On a photograph the gradients were right to 1e-3 at the
-    default `tol`, in float32 as in float64, but at 1e-3 only to 1e-1.  float32 certifies down to
-    about 1e-5.
+    v depends on z only through its support, so the support must be right.  The gradient in D also
+    inherits the error of z.  On a photograph the gradients had errors of 1e-3 at the default `tol`,
+    in float32 and float64, and of 1e-1 at a `tol` of 1e-3.  float32 certifies down to about 1e-5.
 
     Examples
     --------
@@ -114,14 +111,13 @@ def sparse_code(
     True
     """
     weight = lam.detach() if isinstance(lam, Tensor) else lam
-    known = {} if mask is None else {"mask": mask}
     solution = solver(
-        x.detach(), D.detach(), weight, nonneg=nonneg, max_iter=max_iter, tol=tol, **known
+        x.detach(), D.detach(), weight, nonneg=nonneg, mask=mask, max_iter=max_iter, tol=tol
     )
     if not solution.converged:
         warnings.warn(
             f"the solver stopped after {solution.iterations} steps at a relative gap of "
-            f"{float(solution.relative_gap.max()):.1e}, not tol={tol:.1e}: the gradients hold at "
+            f"{float(solution.relative_gap.max()):.1e}, above tol={tol:.1e}; the gradients hold at "
             "the optimum only; raise max_iter or tol (float32 certifies down to about 1e-5)",
             RuntimeWarning,
             stacklevel=2,
@@ -138,20 +134,20 @@ def attach_gradients(
     mask: Tensor | None = None,
     tol: float = 1e-5,
 ) -> Tensor:
-    """Return optimal codes z as the function of x, D and λ that they are: same values, gradients.
+    """Return z with implicit gradients in x, D and λ attached.
 
-    For codes that come from elsewhere; :func:`sparse_code` is this after a solver.  Nothing checks
-    that z is optimal.  For z ≥ 0 the gradients are the same.
+    Use it for codes from elsewhere; :func:`sparse_code` calls a solver and then this.  z must be
+    optimal, which is not checked.  The gradients are the same with the constraint z ≥ 0.
 
     Parameters
     ----------
     x, D, lam, mask
-        The problem, as of :func:`sparse_code`.
+        The problem, as in :func:`sparse_code`.
     z : Tensor, shape (B, M, H-k+1, W-k+1)
-        Minimisers, exactly zero off their support; taken as constants, whatever made them.
+        Minimisers, exactly zero off their support, taken as constants.
     tol : float
-        Relative residual to which the backward pass solves its linear system; 10 ε of the dtype is
-        the smallest that is tried for.
+        Relative residual at which the backward pass stops solving its linear system.  Values below
+        10 ε of the dtype count as 10 ε.
 
     Returns
     -------
@@ -161,15 +157,15 @@ def attach_gradients(
     Raises
     ------
     ValueError, TypeError
-        If shapes, dtypes or devices do not fit or a tensor holds NaN where a pixel is known.
+        If shapes, dtypes or devices do not fit, or a tensor holds NaN at a known pixel.
 
     Warns
     -----
     RuntimeWarning
         In the backward pass, if the atoms at the non-zero codes are linearly dependent and the
-        loss depends on how they share the image: then z is not unique and has no gradient.  What
-        is returned belongs to the minimum-norm v (with codes measured in unit-norm atoms).  Also
-        if the linear system is not solved to `tol` in `MOST_STEPS` steps.
+        loss depends on how they split the image.  Then z is not unique and has no gradient; the
+        result uses the v of minimum norm, with codes measured in unit-norm atoms.  Also if
+        `MOST_STEPS` steps do not solve the linear system to `tol`.
 
     Examples
     --------
@@ -184,19 +180,18 @@ def attach_gradients(
     """
     p = pose(x, D, lam, mask=mask)
     check_fits(p, z)
-    if not 0 <= tol < math.inf:
-        raise ValueError(f"tol must be finite and ≥ 0, got {tol}")
-    # λ at the shape of the codes: autograd sums its gradient to the shape that λ came in.
+    check_number(tol, "tol")
+    # λ in the shape of the codes; autograd sums its gradient back to the original shape.
     weight = p.lam.expand_as(z)
     codes: Tensor = _Optimum.apply(p.x, D, z.detach(), weight, p.mask, tol)  # type: ignore[no-untyped-call]
     return codes
 
 
 class SparseCoding(nn.Module):
-    """Sparse coding as a layer, z = argmin ½‖x − D z‖² + λ‖z‖₁, with D and λ to be trained.
+    """Map images to z = argmin ½‖x − D z‖² + λ‖z‖₁, with trainable D and λ.
 
-    The parameters are D, of which only the directions of the atoms count (they are used at unit
-    norm, or larger atoms would evade λ), and log λ, which keeps λ > 0.
+    The parameters are D and log λ.  The atoms are used at unit norm, because larger atoms would
+    evade λ.  The logarithm keeps λ > 0.
 
     Parameters
     ----------
@@ -207,12 +202,12 @@ class SparseCoding(nn.Module):
     nonneg : bool
         Require z ≥ 0.
     solver, max_iter, tol
-        As of :func:`sparse_code`.
+        As in :func:`sparse_code`.
 
     Raises
     ------
     ValueError, TypeError
-        If D is no finite dictionary, an atom is zero, or λ is not finite and > 0.
+        If D is not a finite dictionary, an atom is zero, or λ is not finite and > 0.
 
     Examples
     --------
@@ -232,16 +227,16 @@ class SparseCoding(nn.Module):
         lam: Weight,
         *,
         nonneg: bool = False,
-        solver: Callable[..., Solution] = coordinate_descent,
+        solver: Solver = coordinate_descent,
         max_iter: int = 10_000,
         tol: float = 1e-5,
     ) -> None:
         super().__init__()
-        unit_norm(D)  # refuses what cannot be normalised
+        unit_norm(D)  # refuses atoms that are zero
         check_weight(lam, (1, D.shape[0], 1, 1), dtype=D.dtype)
         weight = torch.as_tensor(lam, dtype=D.dtype, device=D.device).detach()
         if not bool((weight > 0).all()):
-            raise ValueError(f"lam must be > 0, for its logarithm is the parameter; got {lam}")
+            raise ValueError(f"lam must be > 0, because its logarithm is learned; got {lam}")
         self.D = nn.Parameter(D.detach().clone())
         self.log_lam = nn.Parameter(weight.log())
         self.nonneg = nonneg
@@ -279,7 +274,7 @@ class SparseCoding(nn.Module):
 
 
 class _Optimum(torch.autograd.Function):
-    """The identity on z, whose backward pass is implicit differentiation."""
+    """The identity on z, with implicit differentiation as its backward pass."""
 
     @staticmethod
     def forward(
@@ -288,7 +283,11 @@ class _Optimum(torch.autograd.Function):
         return z.clone()
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    def setup_context(
+        ctx: Any,
+        inputs: tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None, float],
+        output: Tensor,
+    ) -> None:
         x, D, z, _, mask, ctx.tol = inputs
         ctx.save_for_backward(x, D, z, mask)
 
@@ -301,8 +300,15 @@ class _Optimum(torch.autograd.Function):
         grad_D = None
         if ctx.needs_input_grad[1]:
             r = _known(x - F.conv_transpose2d(z, D), mask)
-            grad_D = _correlate(r, v, D.shape) - _correlate(u, z, D.shape)
+            grad_D = gradient_in_dictionary(D.shape, z=z, v=v, r=r, u=u)
         return u, grad_D, None, -z.sign() * v, None, None
+
+
+def gradient_in_dictionary(
+    shape: torch.Size, *, z: Tensor, v: Tensor, r: Tensor, u: Tensor
+) -> Tensor:
+    """Return ∂/∂D (⟨D v, r⟩ − ⟨D z, u⟩) with z, v, r and u held, in the shape of D."""
+    return _correlate(r, v, shape) - _correlate(u, z, shape)
 
 
 def _solve_on_support(
@@ -328,11 +334,11 @@ def _conjugate_residuals(
     g: Tensor,
     tol: float,
 ) -> Tensor:
-    """Return A⁺g of each image, A = adjoint ∘ synthesis of norm about 1 or more.
+    """Return A⁺g of each image, for A = adjoint ∘ synthesis of norm about 1 or more.
 
-    Conjugate residuals minimise ‖g − A v‖ over the same vectors as conjugate gradients, and so
-    come to rest also where g is not in the range of A.  There the residual ρ is in the null space,
-    and the only part of v there is a multiple of ρ, which is taken off.
+    Conjugate residuals minimise ‖g − A v‖ over the Krylov space of conjugate gradients.  They
+    converge even if g is not in the range of A.  The residual ρ then lies in the null space of A.
+    The part of v in the null space is a multiple of ρ, and is subtracted at the end.
     """
     eps = torch.finfo(g.dtype).eps
     tol = max(tol, 10 * eps)
@@ -342,7 +348,7 @@ def _conjugate_residuals(
     v, r, p = torch.zeros_like(g), g, g
     u = synthesis(r)
     Ar = Ap = adjoint(u)
-    rAr = _inner(u, u)  # ⟨r, A r⟩, without its cancellation where A r is small and r is not
+    rAr = _inner(u, u)  # ⟨r, A r⟩, without the cancellation of a small A r and a large r
     for _ in range(MOST_STEPS):
         solved, stuck = ~(_norm(r) > goal), _norm(Ar) <= eps**0.75 * _norm(r)
         done = solved | stuck
@@ -359,7 +365,7 @@ def _conjugate_residuals(
         worst = float((_norm(r) / _norm(g)).nan_to_num().max())
         warnings.warn(
             f"the gradient of the codes has a relative residual of {worst:.1e} after {MOST_STEPS} "
-            f"steps, not {tol:.1e}: atoms at the non-zero codes are nearly dependent; raise lam "
+            f"steps, above {tol:.1e}: atoms at the non-zero codes are nearly dependent; raise lam "
             "or use float64",
             RuntimeWarning,
             stacklevel=2,
@@ -368,8 +374,8 @@ def _conjugate_residuals(
     if bool(dependent.any()):
         warnings.warn(
             "atoms at the non-zero codes are linearly dependent, so the codes are not unique and "
-            "have no gradient; the minimum-norm one is returned.  Remove duplicate atoms, raise "
-            "lam, or let the loss depend on D z only",
+            "have no gradient; the gradients returned use the minimum-norm v; remove duplicate "
+            "atoms, raise lam, or let the loss depend on D z only",
             RuntimeWarning,
             stacklevel=2,
         )

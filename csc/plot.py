@@ -28,7 +28,7 @@ from torch import Tensor
 
 from csc import analysis
 from csc.attribution import shares
-from csc.checks import check_dictionary, check_finite
+from csc.checks import check_dictionary, check_finite, check_integer
 from csc.recursion.kernel import Size
 from csc.recursion.spectrum import eigenvalues, singular_values
 
@@ -78,8 +78,7 @@ def atoms(
     if C not in (1, 3):
         raise ValueError(f"atoms of 1 or 3 channels can be drawn, got {C}; choose some: D[:, :1]")
     columns = min(M, columns if columns is not None else int(np.ceil(np.sqrt(2 * M))))
-    if columns < 1:
-        raise ValueError(f"columns must be ≥ 1, got {columns}")
+    check_integer(columns, "columns", 1)
     rows = -(-M // columns)
     peak = D.detach().abs().amax((1, 2, 3), keepdim=True)
     scaled = _array((D.detach() / torch.where(peak > 0, peak, 1.0)).permute(0, 2, 3, 1))
@@ -126,7 +125,8 @@ def code_maps(z: Tensor, image: Tensor | None = None, *, top: int = 6) -> Figure
     z = _single(z, "z")
     grey = None if image is None else _grey(image)
     usage = analysis.usage(z[None])
-    order = usage.order[: _positive(top, "top")]
+    check_integer(top, "top", 1)
+    order = usage.order[:top]
     maps = _array(z[order])
     signed = bool((maps < 0).any())
     sizes = np.abs(maps[maps != 0])
@@ -329,7 +329,8 @@ def attribution(
     mask = None if region is None else region[None, None]
     share = shares(parts[None], mask)[0]
     inside = parts if mask is None else parts * mask
-    order = inside.flatten(1).norm(dim=1).argsort(descending=True)[: _positive(top, "top")].tolist()
+    check_integer(top, "top", 1)
+    order = inside.flatten(1).norm(dim=1).argsort(descending=True)[:top].tolist()
     others = [m for m in range(len(parts)) if m not in order]
     drawn = [(f"atom {m}", parts[m], float(share[m])) for m in order]
     if others:
@@ -523,12 +524,6 @@ def _grey(image: Tensor) -> Array:
     picture = _picture(image)
     grey: Array = picture if picture.ndim == 2 else picture.mean(2)
     return grey
-
-
-def _positive(count: int, name: str) -> int:
-    if count < 1:
-        raise ValueError(f"{name} must be ≥ 1, got {count}")
-    return count
 
 
 def _check_crops(crops: Sequence[Crop], H: int, W: int) -> None:

@@ -19,11 +19,9 @@ learning", SIAM J. Imaging Sci. 11(2), 2018 (for convolution).
 """
 
 import hashlib
-import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from numbers import Integral, Real
 from typing import NamedTuple, TypedDict, cast
 
 import torch
@@ -35,6 +33,8 @@ from csc.checks import (
     check_dictionary,
     check_finite,
     check_images,
+    check_integer,
+    check_number,
     check_pair,
     check_weight,
 )
@@ -401,13 +401,6 @@ def _check_images(images: Tensor | Sequence[Tensor], D: Tensor) -> list[Tensor]:
     return [x.detach() for x in parts]
 
 
-def _check_number(value: float, name: str, low: float, *, whole: bool = False) -> None:
-    if not isinstance(value, Integral if whole else Real) or isinstance(value, bool):
-        raise TypeError(f"{name} must be {'an integer' if whole else 'a number'}, got {value!r}")
-    if not low <= value < math.inf:
-        raise ValueError(f"{name} must be finite and ≥ {low}, got {value}")
-
-
 def _check_numbers(
     passes: int,
     batch: int,
@@ -417,14 +410,14 @@ def _check_numbers(
     dictionary_tol: float,
     threads: int | None,
 ) -> None:
-    _check_number(passes, "passes", 0, whole=True)
-    _check_number(batch, "batch", 1, whole=True)
-    _check_number(forgetting, "forgetting", 0)
-    _check_number(patience, "patience", 1, whole=True)
-    _check_number(coding_tol, "coding_tol", 0)
-    _check_number(dictionary_tol, "dictionary_tol", 0)
+    check_integer(passes, "passes")
+    check_integer(batch, "batch", 1)
+    check_number(forgetting, "forgetting")
+    check_integer(patience, "patience", 1)
+    check_number(coding_tol, "coding_tol")
+    check_number(dictionary_tol, "dictionary_tol")
     if threads is not None:
-        _check_number(threads, "threads", 1, whole=True)
+        check_integer(threads, "threads", 1)
 
 
 def _check_generator(generator: torch.Generator | None) -> None:

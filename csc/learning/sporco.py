@@ -12,13 +12,13 @@ dictionary learning", SIAM J. Imaging Sci. 11(2), 2018.
 
 import math
 from collections.abc import Sequence
-from numbers import Integral, Real
+from numbers import Real
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from csc.checks import check_finite, check_pair
+from csc.checks import check_finite, check_integer, check_pair
 from csc.dictionary import unit_norm
 
 
@@ -101,6 +101,5 @@ def _check(images: Sequence[Tensor], D: Tensor, lam: float, passes: int, max_ite
         raise TypeError(f"sporco computes in float32 or float64, got {D.dtype}; use D.float()")
     if not isinstance(lam, Real) or not 0 < lam < math.inf:
         raise ValueError(f"lam must be a finite number > 0, got {lam!r}")
-    for name, value in (("passes", passes), ("max_iter", max_iter)):
-        if not isinstance(value, Integral) or value < 1:
-            raise ValueError(f"{name} must be an integer ≥ 1, got {value!r}")
+    check_integer(passes, "passes", 1)
+    check_integer(max_iter, "max_iter", 1)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from csc.checks import check_dictionary, check_finite, check_images, check_weight
+from csc.checks import check_dictionary, check_finite, check_images, check_integer, check_weight
 from csc.recursion.kernel import check_kernel, check_not_identity
 from csc.recursion.unfold import Kernels, iterates, last_iterate, recur_recomputed
 
@@ -72,8 +72,8 @@ class CISTA(nn.Module):
         W, S, theta = kernels
         _check_kernels(W, S, theta)
         check_not_identity(theta, nonneg)
-        if padding < 0 or recursions < 0:
-            raise ValueError(f"padding and recursions must be ≥ 0, got {padding} and {recursions}")
+        check_integer(padding, "padding")
+        check_integer(recursions, "recursions")
         self.W = nn.Parameter(W.detach().clone())
         self.S = nn.Parameter(S.detach().clone())
         self.theta = None if theta is None else nn.Parameter(theta.detach().clone())

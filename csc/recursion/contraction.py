@@ -126,7 +126,7 @@ def certify(S: Tensor, size: Size | None = None) -> Certificate:
     Raises
     ------
     ValueError, TypeError
-        If S is not a finite kernel or the size is not two positive integers.
+        If S is not a finite kernel or the size is not two integers > 0.
 
     Examples
     --------

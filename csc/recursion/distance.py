@@ -28,9 +28,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from csc.checks import check_dictionary, check_finite
+from csc.checks import check_dictionary, check_finite, check_integer, check_size
 from csc.conv import gram
-from csc.recursion.kernel import Size, check_kernel, check_size, complement
+from csc.recursion.kernel import Size, check_kernel, complement
 from csc.recursion.spectrum import operator_norm, responses, transpose
 from csc.recursion.unfold import Kernels
 
@@ -152,8 +152,7 @@ def remains(S: Tensor, channels: int, size: Size) -> Remains:
     """
     check_kernel(S)
     check_size(size)
-    if channels < 1:
-        raise ValueError(f"channels must be ≥ 1, got {channels}")
+    check_integer(channels, "channels", 1)
     if min(size) < S.shape[-1]:
         raise ValueError(f"the grid {tuple(size)} is smaller than S, {S.shape[-1]} pixels wide")
     parts = torch.zeros(4, dtype=torch.float64, device=S.device)
@@ -224,8 +223,7 @@ def control(
     >>> remains(S, 1, (8, 8)).kept > by_chance.mean.kept + 10 * by_chance.spread.kept
     True
     """
-    if draws < 2:
-        raise ValueError(f"draws must be ≥ 2, got {draws}")
+    check_integer(draws, "draws", 2)
     found = [remains(shuffled(S, generator=generator), channels, size) for _ in range(draws)]
     table = torch.tensor(found, dtype=torch.float64)
     return Control(Remains(*table.mean(0).tolist()), Remains(*table.std(0).tolist()))
@@ -329,8 +327,8 @@ def nearest_dictionary(
     True
     """
     check_kernel(S)
-    if min(channels, k, steps) < 1:
-        raise ValueError(f"channels, k and steps must be ≥ 1, got {channels}, {k} and {steps}")
+    for name, value in (("channels", channels), ("k", k), ("steps", steps)):
+        check_integer(value, name, 1)
     shape = (S.shape[0], channels, k, k)
     if start is None:
         start = torch.randn(shape, generator=generator, dtype=torch.float64).to(S.device)

@@ -1,6 +1,5 @@
 """The recursion kernel S: its checks, and the kernel δ − S of I − S."""
 
-from numbers import Integral
 from typing import TypeAlias
 
 import torch
@@ -47,9 +46,3 @@ def check_recursion(u: Tensor, S: Tensor, theta: Tensor | None, nonneg: bool) ->
     check_images(u, "u")
     check_kernel_shape(S, u.shape[1])
     check_not_identity(theta, nonneg)
-
-
-def check_size(size: Size) -> None:
-    """Require a height and a width."""
-    if len(size) != 2 or not all(isinstance(n, Integral) and n > 0 for n in size):
-        raise ValueError(f"size must be two positive integers, height and width; got {size}")

@@ -15,7 +15,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from csc.checks import check_finite, check_mask, check_weight, spread
+from csc.checks import (
+    check_finite,
+    check_integer,
+    check_mask,
+    check_number,
+    check_weight,
+    spread,
+)
 from csc.prox import shrink
 from csc.recursion.cista import CISTA
 from csc.recursion.contraction import Certificate, certify
@@ -134,8 +141,8 @@ def fixed_point(
     _check(u, S, theta, nonneg)
     if not 0 < damping <= 1:
         raise ValueError(f"damping must be in (0, 1], got {damping}")
-    if not tol >= 0 or max_iter < 0:
-        raise ValueError(f"tol and max_iter must be ≥ 0, got {tol} and {max_iter}")
+    check_number(tol, "tol")
+    check_integer(max_iter, "max_iter")
     if start is not None and start.shape != u.shape:
         raise ValueError(f"start must have shape {tuple(u.shape)}, got {tuple(start.shape)}")
     threshold = u.new_zeros(()) if theta is None else spread(theta, u)
@@ -201,8 +208,7 @@ def local_rates(
     if not isinstance(active, Tensor) or active.ndim != 4 or active.shape[1] != S.shape[0]:
         raise ValueError(f"active must be a bool mask (B, {S.shape[0]}, h, w), as codes of S")
     check_mask(active, active)
-    if steps < 2:
-        raise ValueError(f"steps must be ≥ 2, got {steps}")
+    check_integer(steps, "steps", 2)
     P = active.to(S.dtype)
     start = torch.randn(P.shape, generator=generator, dtype=S.dtype, device=S.device) * P
     on = float(P.mean())
@@ -261,8 +267,7 @@ def long_run(
     grows
     """
     _check(u, S, theta, nonneg)
-    if K < 2:
-        raise ValueError(f"a long run needs K ≥ 2, got {K}")
+    check_integer(K, "K", 2)
     last: list[Tensor] = []
     change: list[float] = []
     norms: list[float] = []
@@ -329,8 +334,7 @@ def settle(
     >>> s.certificate.verdict, s.long_run.outcome, round(1 / s.distance)  # 2⁻¹⁰ from z* = 2
     ('contraction', 'settles', 1024)
     """
-    if times < 2:
-        raise ValueError(f"times must be ≥ 2, got {times}")
+    check_integer(times, "times", 2)
     u, theta = block.drive(x)
     S, K = block.S.detach(), times * (block.recursions + 1)
     z = last_iterate(

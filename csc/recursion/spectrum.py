@@ -26,7 +26,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from csc.recursion.kernel import Size, check_kernel, check_size
+from csc.checks import check_size
+from csc.recursion.kernel import Size, check_kernel
 
 _ENTRIES = 2**21  # of the complex matrices in memory at a time: 32 MB
 _POINTS = 16  # per axis and unit of degree, for bounds at all sizes: a factor of 1.039
@@ -50,7 +51,7 @@ def response(S: Tensor, size: Size) -> Tensor:
     Raises
     ------
     ValueError, TypeError
-        If S is not a finite kernel or the size is not two positive integers.
+        If S is not a finite kernel or the size is not two integers > 0.
 
     Examples
     --------

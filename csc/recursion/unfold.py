@@ -21,7 +21,15 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint as recompute_in_backward
 
-from csc.checks import Weight, check_dictionary, check_finite, check_images, check_weight, spread
+from csc.checks import (
+    Weight,
+    check_dictionary,
+    check_finite,
+    check_images,
+    check_integer,
+    check_weight,
+    spread,
+)
 from csc.conv import gram
 from csc.prox import shrink
 from csc.recursion.kernel import check_recursion, complement
@@ -187,5 +195,4 @@ def _step(z: Tensor, u: Tensor, S: Tensor, theta: Tensor | None, nonneg: bool) -
 
 def _check(u: Tensor, S: Tensor, theta: Tensor | None, K: int, nonneg: bool) -> None:
     check_recursion(u, S, theta, nonneg)
-    if K < 0:
-        raise ValueError(f"the number of recursions K must be ≥ 0, got {K}")
+    check_integer(K, "K")

@@ -1,6 +1,5 @@
 import copy
 import warnings
-from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -24,6 +23,8 @@ from csc import (
     synthesis,
     unit_norm,
 )
+from csc.solution import Status
+from csc.solvers.protocol import Solver
 from tests.laws import close, dense
 from tests.strategies import Problem, problems
 
@@ -65,7 +66,9 @@ def exact(
         slack = (A.T @ (y - A @ codes[b]) / w)[~S]
         assert ((slack if nonneg else np.abs(slack)) < 1 - 1e-4).all()
     nothing = torch.zeros(B, dtype=torch.float64)
-    return Solution(torch.from_numpy(codes).view(shape), nothing, nothing, 0, True)
+    return Solution(
+        torch.from_numpy(codes).view(shape), nothing, nothing, 0, (Status.CONVERGED,) * B
+    )
 
 
 def fixed_problem(seed: int = 0, share: float = 0.3) -> tuple[Tensor, Tensor, float]:
@@ -150,9 +153,7 @@ def test_gradients_are_those_of_dense_matrices(p: Problem, masked: bool, seed: i
 
 @pytest.mark.parametrize("solver", [coordinate_descent, fista])
 @pytest.mark.parametrize("nonneg", [False, True])
-def test_any_solver_gives_the_gradients_of_the_exact_one(
-    solver: Callable[..., Solution], nonneg: bool
-) -> None:
+def test_any_solver_gives_the_gradients_of_the_exact_one(solver: Solver, nonneg: bool) -> None:
     x, D, lam = fixed_problem(share=0.4)
     expected, got = (
         gradients(x, D, torch.tensor(lam).double(), nonneg=nonneg, solver=s, tol=1e-9)
@@ -171,7 +172,7 @@ def gradients(x: Tensor, D: Tensor, lam: Tensor, **options: object) -> tuple[Ten
 
 
 @pytest.mark.parametrize("solver", [coordinate_descent, fista])
-def test_the_solvers_of_the_library_take_masks_and_weights(solver: Callable[..., Solution]) -> None:
+def test_the_solvers_of_the_library_take_masks_and_weights(solver: Solver) -> None:
     x, D, lam = fixed_problem()
     mask, weight = pixels(x), weights_of("code", lam, (2, 3, 4, 3))
     image = torch.where(mask, x, torch.nan)  # what is not known does not matter
@@ -289,8 +290,36 @@ def test_conjugate_residuals_apply_the_pseudo_inverse(n: int, rank: int, seed: i
 def test_a_system_that_is_not_solved_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     x, D, lam = fixed_problem()
     monkeypatch.setattr(implicit, "MOST_STEPS", 2)
-    with pytest.warns(RuntimeWarning, match=r"residual of .* after 2 steps, not 1\.0e-05"):
+    with pytest.warns(RuntimeWarning, match=r"residual of .* after 2 steps, above 1\.0e-05"):
         gradients(x, D, torch.tensor(lam).double(), solver=exact)
+
+
+def test_codes_of_separate_atoms_take_one_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scaled by ‖d_m‖² over the known pixels, their system is the identity.
+
+    Atoms of norms from 0.01 to 100, some of them half masked, none of them overlapping.
+    """
+    g = torch.Generator().manual_seed(4)
+    norms = torch.logspace(-2, 2, 4, dtype=torch.float64)[:, None, None, None]
+    D = norms * random_dictionary(4, 1, 2, generator=g, dtype=torch.float64)
+    z = torch.zeros(1, 4, 7, 7, dtype=torch.float64)
+    for m in range(4):
+        z[0, m, 2 * m, [0, 2, 4]] = 1.0
+    x = torch.randn(1, 1, 8, 8, generator=g, dtype=torch.float64).requires_grad_()
+    mask = torch.ones(1, 1, 8, 8, dtype=torch.bool)
+    mask[..., ::2, 2] = False  # the left upper pixel of one code of each atom
+    mask[..., :2, 4:6] = False  # all of one code
+    monkeypatch.setattr(implicit, "MOST_STEPS", 2)  # the second finds the first enough
+    loss = torch.randn(z.shape, generator=g, dtype=torch.float64)
+    loss[0, 0, 0, 4] = 0  # a code without known pixels has no gradient
+    (found,) = torch.autograd.grad(attach_gradients(x, D, z, 0.1, mask=mask), x, loss)
+    known, expected = mask[0, 0].double(), torch.zeros(8, 8, dtype=torch.float64)
+    for _, m, p, q in z.nonzero().tolist():
+        atom = D[m, 0] * known[p : p + 2, q : q + 2]
+        if atom.any():
+            v = loss[0, m, p, q] / atom.square().sum()
+            expected[p : p + 2, q : q + 2] += v * atom
+    close(found[0, 0], expected, 1e-9)
 
 
 def test_a_solver_that_stops_early_is_told() -> None:
@@ -445,7 +474,7 @@ def test_bad_input_is_named() -> None:
         attach_gradients(x, D, z, 0.1, tol=-1.0)
     with pytest.raises(ValueError, match="lam must be finite and ≥ 0"):
         sparse_code(x, D, -0.1)
-    with pytest.raises(ValueError, match="lam must be > 0, for its logarithm"):
+    with pytest.raises(ValueError, match="lam must be > 0, because its logarithm"):
         SparseCoding(D, 0.0)
     with pytest.raises(ValueError, match=r"atoms \[0, 1, 2\] are zero"):
         SparseCoding(0 * D, 0.1)

@@ -194,7 +194,7 @@ def test_bad_input_is_named() -> None:
         CISTA(Kernels(W, S, torch.ones(3)), 1)
     with pytest.raises(ValueError, match="make h the identity"):
         CISTA(Kernels(W, S, None), 1)
-    with pytest.raises(ValueError, match="must be ≥ 0, got 0 and -1"):
+    with pytest.raises(ValueError, match="recursions must be ≥ 0, got -1"):
         CISTA(Kernels(W, S, None), -1, nonneg=True)
     with pytest.raises(ValueError, match="x has 3 channels but the block takes 1"):
         CISTA(Kernels(W, S, None), 1, nonneg=True)(torch.ones(1, 3, 5, 5))

@@ -220,7 +220,7 @@ DELTA = torch.ones(1, 1, 1, 1)
         (lambda: remains(0 * DELTA, 0, (2, 3)), "channels must be ≥ 1"),
         (lambda: control(0 * DELTA, 1, (2, 3), draws=1), "draws must be ≥ 2, got 1"),
         (lambda: nearest_dictionary(DELTA, 1, 1), "S is δ"),
-        (lambda: nearest_dictionary(0 * DELTA, 1, 0), "must be ≥ 1, got 1, 0 and 300"),
+        (lambda: nearest_dictionary(0 * DELTA, 1, 0), "k must be ≥ 1, got 0"),
         (
             lambda: nearest_dictionary(0 * DELTA, 1, 2, start=DELTA),
             r"start must have shape \(1, 1, 2, 2\)",

@@ -159,7 +159,11 @@ U, S1 = torch.ones(1, 1, 2, 2), torch.ones(1, 1, 1, 1)
     [
         (lambda: fixed_point(U, S1, None), ValueError, "makes? h the identity"),
         (lambda: fixed_point(U, S1, torch.ones(1), damping=0.0), ValueError, "damping must be in"),
-        (lambda: fixed_point(U, S1, torch.ones(1), tol=-1.0), ValueError, "tol and max_iter"),
+        (
+            lambda: fixed_point(U, S1, torch.ones(1), tol=-1.0),
+            ValueError,
+            "tol must be finite and ≥ 0",
+        ),
         (lambda: fixed_point(U, S1, torch.ones(1), start=S1), ValueError, "start must have shape"),
         (
             lambda: fixed_point(U, torch.ones(2, 2, 1, 1), torch.ones(1)),
@@ -169,7 +173,7 @@ U, S1 = torch.ones(1, 1, 2, 2), torch.ones(1, 1, 1, 1)
         (lambda: local_rates(S1, U), TypeError, "mask must be a bool"),
         (lambda: local_rates(S1, U.expand(1, 2, 2, 2).bool()), ValueError, r"\(B, 1, h, w\)"),
         (lambda: local_rates(S1, U.bool(), steps=1), ValueError, "steps must be ≥ 2"),
-        (lambda: long_run(U, S1, torch.ones(1), 1), ValueError, "K ≥ 2, got 1"),
+        (lambda: long_run(U, S1, torch.ones(1), 1), ValueError, "K must be ≥ 2, got 1"),
         (lambda: settle(CISTA(Kernels(S1, S1, S1[0, 0, 0]), 1), U, times=1), ValueError, "times"),
     ],
 )

@@ -172,10 +172,10 @@ S = torch.ones(1, 1, 3, 3)
         (lambda: operator_norm(torch.ones(1, 1, 2, 2)), ValueError, "s odd"),
         (lambda: operator_norm(S * math.nan), ValueError, "NaN"),
         (lambda: operator_norm(S.long()), TypeError, "floating-point"),
-        (lambda: operator_norm(S, (0, 3)), ValueError, "two positive integers"),
-        (lambda: operator_norm(S, (3.5, 3)), ValueError, "two positive integers"),
+        (lambda: operator_norm(S, (0, 3)), ValueError, "two integers > 0"),
+        (lambda: operator_norm(S, (3.5, 3)), ValueError, "two integers > 0"),
         (lambda: operator_norm(S, periodic=True), ValueError, "need a size"),
-        (lambda: eigenvalues(S, (3,)), ValueError, "two positive integers"),
+        (lambda: eigenvalues(S, (3,)), ValueError, "two integers > 0"),
         (lambda: transpose(torch.ones(3, 3)), ValueError, "s odd"),
     ],
 )

@@ -42,7 +42,7 @@ def test_weights_per_atom_unfold_too(p: Problem, K: int, nonneg: bool) -> None:
 
 @given(problems(odd=True), st.integers(0, 8), nonnegs)
 def test_same_padding_is_ista_on_the_zero_extended_image(p: Problem, K: int, nonneg: bool) -> None:
-    """The networks' zero-padded recursion, codes of the image's size, given the (2k−1) S."""
+    """A zero-padded recursion, codes of the image's size; S has side 2k − 1, unlike in CRNet."""
     k = p.D.shape[-1]
     extended = F.pad(p.x, [k // 2] * 4)
     L = lipschitz(p.D, (extended.shape[2], extended.shape[3]))
@@ -83,7 +83,7 @@ def test_kernels_are_their_formulas(p: Problem) -> None:
 
 @given(problems(), st.integers(0, 5))
 def test_no_threshold_is_projected_gradient(p: Problem, K: int) -> None:
-    """The paper's θ = 0 with ReLU solves non-negative least squares, not sparse coding."""
+    """Untrained, the paper's θ = 0 with ReLU descends ½‖x − D z‖², z ≥ 0: without an ℓ1 norm."""
     W, S, _ = unfold(p.D, 0.0, p.L)
     z = recur(F.conv2d(p.x, W), S, None, K, nonneg=True)
     close(z, ista(p.x, p.D, 0.0, nonneg=True, max_iter=K + 1, tol=0.0).codes, 1e-9)
