@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from baselines.networks.edsr_layers import MEAN
+from crnet.initial import ENLARGED, he_kernel, whitening_kernel
 from csc import CISTA, Kernels
 
 
@@ -100,12 +101,12 @@ class CRNetA(nn.Module):
         self.rgb = channels == 3
         self.F0 = conv(channels, n0)
         if channels <= _IMAGE:
-            self.F0.weight = nn.Parameter(_whitening(n0, channels, generator))
+            self.F0.weight = nn.Parameter(whitening_kernel(n0, channels, ENLARGED, generator))
         self.F1 = conv(n0, n0)
         # A He-initialised S explodes over many recursions; 0.3 keeps the codes of the input's size.
         kernels = Kernels(
-            W=_he(m0, n0, 1.0, generator),
-            S=_he(m0, m0, 0.3, generator),
+            W=he_kernel(m0, n0, 1.0, generator),
+            S=he_kernel(m0, m0, 0.3, generator),
             theta=torch.zeros(m0) if threshold else None,
         )
         self.cista = CISTA(kernels, recursions, nonneg=True, padding=1)
@@ -346,11 +347,6 @@ class CRNetB(nn.Module):
 _FACTORS = {2: (2,), 3: (3,), 4: (2, 2)}  # of the pixel shuffles
 
 _IMAGE = 4  # so many channels at most are an image; more are the feature maps of CRNet-B
-_FEATURES = 0.03  # initial spread per cosine, about that of what bicubic misses
-
-# Root mean square of the coefficients of 3×3 cosines, rows by columns, in bicubic-enlarged Y of
-# every tenth image of BSDS300 train, geometric mean of ×2, ×3 and ×4.
-_SPREAD = ((1.4, 0.048, 0.0092), (0.053, 0.012, 0.0026), (0.010, 0.0026, 0.00055))
 
 
 def _exactly(layer: nn.Conv2d, x: Tensor, *, cast_back: bool = True) -> Tensor:
@@ -371,32 +367,7 @@ def _conv(
     n_in: int, n_out: int, gain: float, bias: bool, generator: torch.Generator | None
 ) -> nn.Conv2d:
     layer = nn.Conv2d(n_in, n_out, 3, padding=1, bias=bias)
-    layer.weight = nn.Parameter(_he(n_out, n_in, gain, generator))
+    layer.weight = nn.Parameter(he_kernel(n_out, n_in, gain, generator))
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
     return layer
-
-
-def _he(n_out: int, n_in: int, gain: float, generator: torch.Generator | None) -> Tensor:
-    """Draw a 3×3 kernel from N(0, gain²·2/(9 n_in)) (He et al., ICCV 2015)."""
-    weight = torch.randn(n_out, n_in, 3, 3, generator=generator)
-    # Channels last is the layout in which CPUs convolve many channels fastest.
-    weight = weight.contiguous(memory_format=torch.channels_last)
-    return weight.mul_(gain * math.sqrt(2 / (9 * n_in)))
-
-
-def _whitening(n_out: int, n_in: int, generator: torch.Generator | None) -> Tensor:
-    """Draw 3×3 kernels whose responses to an enlarged image have no mean and a flat spectrum.
-
-    Each is a random sum of the eight cosines that are not constant, over their spread in enlarged
-    photographs.  In such an image the constant carries some 700 times the energy of the slopes, and
-    those 20 to 8,000 times that of the finer cosines; random kernels would pass on little else.
-    """
-    n = torch.arange(3.0)
-    cosines = torch.stack([torch.cos(math.pi * (n + 0.5) * k / 3) for k in range(3)])
-    cosines /= cosines.norm(dim=1, keepdim=True)
-    gains = _FEATURES / torch.tensor(_SPREAD)
-    gains[0, 0] = 0
-    sums = torch.randn(n_out, n_in, 3, 3, generator=generator) / math.sqrt(n_in) * gains
-    weight = torch.einsum("oiab,ah,bw->oihw", sums, cosines, cosines)
-    return weight.contiguous(memory_format=torch.channels_last)

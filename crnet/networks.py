@@ -35,6 +35,8 @@ from baselines.networks.srcnn import SRCNN
 from baselines.networks.srdensenet import SRDenseNet
 from baselines.networks.vdsr import VDSR
 from crnet.model import CRNetA, CRNetB
+from crnet.sparse import SparseCRNetA, SparseCRNetB
+from csc.recursion.ridge import RidgeBlock
 
 
 class Network(Protocol):
@@ -83,11 +85,18 @@ class KnowsReach(Protocol):
         """How many input pixels to each side an output pixel depends on."""
 
 
+@runtime_checkable
+class Projected(Protocol):
+    """A network whose weights must stay in a set: `project` puts them back after an update."""
+
+    def project(self) -> None: ...
+
+
 ARCHITECTURES: dict[str, type[Network]] = {
     kind.__name__: kind
     for kind in (
-        CRNetA, CRNetB, SCN, CSCN, SRCNN, RED30, VDSR, DRCN, DRRN, MemNet, SRDenseNet, MSRN, DDBPN,
-        EDSR, MDSR, RDN,
+        CRNetA, CRNetB, SparseCRNetA, SparseCRNetB, SCN, CSCN, SRCNN, RED30, VDSR, DRCN, DRRN,
+        MemNet, SRDenseNet, MSRN, DDBPN, EDSR, MDSR, RDN,
     )
 }  # fmt: skip
 """The networks by the name of their class."""
@@ -175,6 +184,13 @@ def check(architecture: str, arguments: Mapping[str, Any]) -> tuple[int, ...]:
 def scales(net: Network) -> tuple[int, ...]:
     """Return the scales of a network."""
     return net.scales
+
+
+def code_block(net: Network) -> nn.Module | None:
+    """Return the module whose output is the codes of a network, None where it has none."""
+    if isinstance(net, CRNetA | CRNetB):
+        return net.cista
+    return net.coder.stack if isinstance(net, SparseCRNetA | SparseCRNetB) else None
 
 
 def apply(net: Network, x: Tensor, scale: int) -> Tensor:
@@ -267,5 +283,7 @@ def tile_maps(net: Network) -> int:
         if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
             area = layer.stride[0] ** 2 if isinstance(layer, nn.ConvTranspose2d) else 1
             widest = max(widest, layer.in_channels + layer.out_channels * area)
+        elif isinstance(layer, RidgeBlock):
+            widest = max(widest, layer.W.shape[0] + layer.W.shape[1])
     # The last stage of a cascade works on an image that much larger than LR.
     return 4 * widest * (4 ** len(net.stages) if isinstance(net, CSCN) else 1)

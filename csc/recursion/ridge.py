@@ -454,6 +454,8 @@ def _last(codes: Iterator[Tensor]) -> Tensor:
 @torch.no_grad()
 def _project(D: Tensor, lam: Tensor, bound: float) -> None:
     """Scale D to ‖D‖² ≤ bound and clamp λ to λ ≥ 0, in place."""
+    if D.is_meta:  # shapes alone
+        return
     norm = norm_bound(D)
     if norm > math.sqrt(bound) * _BELOW:
         D.mul_(math.sqrt(bound) * _BELOW / norm)

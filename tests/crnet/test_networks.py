@@ -19,11 +19,14 @@ from crnet.networks import (
     reach,
     tile_maps,
 )
+from crnet.sparse import SparseCRNetA, SparseCRNetB
 from tests.laws import close
 
 SMALL: dict[str, dict] = {
     "CRNetA": {"n0": 4, "m0": 4, "recursions": 2},
     "CRNetB": {"n0": 4, "m0": 4, "recursions": 1},
+    "SparseCRNetA": {"n0": 4, "m0": 4, "recursions": 1, "blocks": 2, "rank": 2, "atom": 3},
+    "SparseCRNetB": {"n0": 4, "m0": 4, "recursions": 1, "blocks": 2, "rank": 2, "atom": 3},
     "SCN": {"M": 8}, "CSCN": {"M": 4}, "SRCNN": {}, "RED30": {"depth": 2, "maps": 4},
     "VDSR": {"depth": 3, "maps": 4},
     "DRCN": {"maps": 4, "recursions": 2}, "DRRN": {"units": 1, "maps": 4},
@@ -43,6 +46,7 @@ SCALE = {
     "RDN": 2,
     "MDSR": 4,
     "CRNetB": 4,
+    "SparseCRNetB": 3,
 }
 
 
@@ -126,6 +130,7 @@ def test_multiplications_of_a_cascade_do_not_count_its_borders() -> None:
 def test_maps_of_a_tile() -> None:
     assert tile_maps(build("CSCN", {"M": 200})) == 16 * tile_maps(build("SCN", {"M": 200}))
     assert tile_maps(CRNetA(4, 8, 3)) == 4 * (8 + 4)  # Wl and Wh; the recursion's are as many
+    assert tile_maps(SparseCRNetA(5, 9, 1)) == 4 * (5 + 9)
     assert tile_maps(CRNetB(4, 8, 3)) == 4 * (4 + 36)  # the upsampler of times 3
 
 
@@ -202,7 +207,10 @@ def test_a_network_of_another_name_is_refused() -> None:
 def test_whether_a_network_is_on_y_or_rgb_is_so() -> None:
     for name in SMALL:
         net = small(name)
-        first = [m for k, m in net.named_modules()
-                 if isinstance(m, nn.Conv2d) and not k.startswith("body")][0]  # fmt: skip
-        assert first.in_channels == (3 if net.rgb else 1)
+        if isinstance(net, SparseCRNetA | SparseCRNetB):
+            channels = net.coder.F0.shape[1]
+        else:
+            layers = (m for k, m in net.named_modules() if not k.startswith("body"))
+            channels = next(m for m in layers if isinstance(m, nn.Conv2d)).in_channels
+        assert channels == (3 if net.rgb else 1)
         assert networks.ARCHITECTURES[name].rgb == net.rgb

@@ -1,0 +1,310 @@
+"""Super-resolution by sparse codes, literally: the image is bicubic plus Σ codes * atoms.
+
+    y = ReLU(F1 ⊗ ReLU(F0 ⊗ I))                              features, n0 maps
+    z_b = argmin ½‖z‖² + ½‖D_b z‖² − ⟨W_b ⊗ y_b − λ_b, z⟩,  z ≥ 0,      y_{b+1} = y_b + H_b ⊗ z_b
+    image = bicubic + Σ_m z_{B,m} * a_m
+
+The codes of the last block are drawn with the atoms a_m and nothing else, so each atom's part of
+the image is exact.  The codes z_b of :class:`csc.RidgeStack` minimise a stated convex problem up to
+a certified distance, also after training.  :class:`crnet.CRNetA` and :class:`crnet.CRNetB`, the
+paper's networks, have neither property.
+
+:class:`SparseCRNetA` takes the bicubic-enlarged image.  :class:`SparseCRNetB` takes the LR image;
+its atoms live on the enlarged grid, one set for each scale.
+
+F0 has no response to a constant and the image is replicated at its border.  The features of a flat
+image are therefore zero, so are its codes, and it stays exactly flat.
+
+References
+----------
+Zhang, Liu, Yu, "CRNet", arXiv 1908.01166, 2019.  Papyan, Romano, Elad, "Convolutional neural
+networks analyzed via convolutional sparse coding", JMLR 18, 2017.
+"""
+
+import math
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from baselines.resample import resample
+from crnet.initial import ENLARGED, LR, Spread, he_kernel, whitening_kernel
+from csc.recursion.ridge import RidgeBlock, RidgeStack, StackCertificate
+
+
+class _SparseCodes(nn.Module):
+    """Features, and the stack of ridge blocks that codes them; what both networks share."""
+
+    def __init__(
+        self,
+        channels: int,
+        n0: int,
+        m0: int,
+        recursions: int,
+        blocks: int,
+        rank: int,
+        bound: float,
+        spread: Spread,
+        generator: torch.Generator | None,
+    ) -> None:
+        super().__init__()
+        if min(n0, m0, blocks, rank) < 1 or recursions < 0:
+            raise ValueError(
+                f"n0, m0, blocks and rank must be ≥ 1 and recursions ≥ 0, "
+                f"got {n0}, {m0}, {blocks}, {rank} and {recursions}"
+            )
+        self.F0 = nn.Parameter(whitening_kernel(n0, channels, spread, generator))
+        self.F1 = nn.Parameter(he_kernel(n0, n0, 1.0, generator))
+        made = [
+            RidgeBlock(
+                D=he_kernel(m0, rank, 1.0, generator),
+                W=he_kernel(m0, n0, 1.0, generator),
+                lam=torch.zeros(m0),
+                recursions=recursions,
+                bound=bound,
+            )
+            for _ in range(blocks)
+        ]
+        back = [he_kernel(n0, m0, 0.1, generator) for _ in range(blocks - 1)]
+        self.stack = RidgeStack(made, back)
+
+    def features(self, x: Tensor) -> Tensor:
+        """Return y = ReLU(F1 ⊗ ReLU(F0 ⊗ x)), shape (B, n0, H, W)."""
+        channels = self.F0.shape[1]
+        if x.ndim != 4 or x.shape[1] != channels or not x.is_floating_point():
+            raise ValueError(
+                f"this network takes floating-point images (B, {channels}, H, W) in [0, 1], "
+                f"got {x.dtype} of shape {tuple(x.shape)}"
+            )
+        kind = x.device.type
+        # The differences that F0 takes between pixels are near the rounding of bfloat16.
+        with _without_autocast(x):
+            F0 = self.F0 - self.F0.mean((2, 3), keepdim=True)
+            extended = F.pad(x.to(F0.dtype), (1, 1, 1, 1), mode="replicate")
+            y = F.conv2d(extended, F0)
+        if kind != "meta" and torch.is_autocast_enabled(kind):
+            y = y.to(torch.get_autocast_dtype(kind))
+        return F.conv2d(y.relu_(), self.F1, padding=1).relu_()
+
+    @property
+    def recursions(self) -> int:
+        """K, the recursions of each block; set it at any time."""
+        return next(iter(self.stack.blocks)).recursions  # type: ignore[return-value]
+
+    @recursions.setter
+    def recursions(self, K: int) -> None:
+        for block in self.stack.blocks:
+            block.recursions = K  # type: ignore[assignment]
+
+    @property
+    def reach(self) -> int:
+        """How many input pixels to each side the codes depend on."""
+        block = 1 + 2 * self.recursions  # W; D and Dᵀ in each recursion
+        return 2 + len(self.stack.blocks) * block + len(self.stack.back)
+
+
+class SparseCRNetA(nn.Module):
+    """Bicubic-enlarged image + Σ sparse codes * atoms, of the same size.
+
+    Parameters
+    ----------
+    n0, m0 : int
+        Feature maps, and code maps (atoms).
+    recursions : int
+        K ≥ 0 of each block; may be changed later.
+    blocks, rank : int
+        Ridge blocks, and the channels p of their dictionaries D (m0, p, 3, 3).
+    atom : int
+        Side of the atoms a_m, odd.
+    bound : float
+        L, which ‖D‖² never exceeds.
+    channels : int
+        1 for Y, 3 for RGB.
+    generator : torch.Generator
+        Source of the initial weights.
+
+    Raises
+    ------
+    ValueError
+        If a size is not positive, or `atom` is even.
+
+    Examples
+    --------
+    >>> net = SparseCRNetA(n0=8, m0=16, blocks=2, rank=4)
+    >>> net(torch.zeros(1, 1, 12, 10)).shape
+    torch.Size([1, 1, 12, 10])
+    """
+
+    enlarged = True
+    takes_scale = False
+    rgb = False
+    scales: tuple[int, ...]
+
+    def __init__(
+        self,
+        n0: int = 64,
+        m0: int = 128,
+        recursions: int = 2,
+        *,
+        blocks: int = 5,
+        rank: int = 32,
+        atom: int = 7,
+        bound: float = 1.0,
+        channels: int = 1,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        if atom < 1 or atom % 2 == 0:
+            raise ValueError(f"atom must be odd, got {atom}")
+        self.rgb = channels == 3
+        self.scales = ()
+        self.coder = _SparseCodes(
+            channels, n0, m0, recursions, blocks, rank, bound, ENLARGED, generator
+        )
+        self.draw = nn.Parameter(_drawing(channels, m0, atom, generator))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map bicubic-enlarged images (B, C, H, W) to sharp images (B, C, H, W)."""
+        return self.reconstruct(x, self.codes(x))
+
+    def codes(self, x: Tensor) -> Tensor:
+        """Return the codes of the last block, (B, m0, H, W)."""
+        z: Tensor = self.coder.stack(self.coder.features(x))
+        return z
+
+    def reconstruct(self, x: Tensor, z: Tensor) -> Tensor:
+        """Return x + Σ_m z_m * a_m."""
+        return x + F.conv2d(z, self.draw, padding=self.draw.shape[-1] // 2)
+
+    def atoms(self) -> Tensor:
+        """Return the atoms a_m, (m0, C, k, k): what a unit code adds to the image."""
+        return self.draw.detach().transpose(0, 1).flip(2, 3)
+
+    def certify(self, x: Tensor) -> StackCertificate:
+        """Return what is proven of the codes of images x, see :class:`csc.RidgeStack`."""
+        with torch.no_grad():
+            return self.coder.stack.certify(self.coder.features(x))
+
+    def project(self) -> None:
+        """Put the dictionaries back under their bound; training calls it after its steps."""
+        self.coder.stack.project()
+
+    @property
+    def reach(self) -> int:
+        """How many pixels to each side an output pixel depends on."""
+        return self.coder.reach + self.draw.shape[-1] // 2
+
+
+class SparseCRNetB(nn.Module):
+    """Bicubic(LR) + Σ sparse codes * RGB atoms on the enlarged grid; one network for all scales.
+
+    A code at LR pixel (i, j) draws its atom of side s·`atom` around HR pixel (s i, s j) to
+    (s i + s − 1, s j + s − 1).  The features and codes do not depend on the scale; the atoms do.
+
+    Parameters
+    ----------
+    n0, m0, recursions, blocks, rank, bound, generator
+        As of :class:`SparseCRNetA`.
+    atom : int
+        Side of the atoms in LR pixels, odd.
+    scales : sequence of int
+        Some of 2, 3 and 4.
+
+    Raises
+    ------
+    ValueError
+        If a size is not positive, `atom` is even, or a scale is unknown.
+
+    Examples
+    --------
+    >>> net = SparseCRNetB(n0=8, m0=16, blocks=2, rank=4)
+    >>> net(torch.zeros(1, 3, 12, 10), 3).shape
+    torch.Size([1, 3, 36, 30])
+    """
+
+    enlarged = False
+    rgb = True
+    takes_scale = True
+    scales: tuple[int, ...]
+
+    def __init__(
+        self,
+        n0: int = 64,
+        m0: int = 128,
+        recursions: int = 2,
+        *,
+        blocks: int = 6,
+        rank: int = 32,
+        atom: int = 5,
+        bound: float = 1.0,
+        scales: Sequence[int] = (2, 3, 4),
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        if atom < 1 or atom % 2 == 0:
+            raise ValueError(f"atom must be odd, got {atom}")
+        if not scales or not set(scales) <= {2, 3, 4}:
+            raise ValueError(f"scales must be some of 2, 3 and 4, got {list(scales)}")
+        self.scales = tuple(sorted(set(scales)))
+        self.coder = _SparseCodes(3, n0, m0, recursions, blocks, rank, bound, LR, generator)
+        self.draw = nn.ParameterDict(
+            {str(s): nn.Parameter(_drawing(3 * s * s, m0, atom, generator)) for s in self.scales}
+        )
+
+    def forward(self, x: Tensor, scale: int) -> Tensor:
+        """Map LR images (B, 3, h, w) to sharp images (B, 3, scale·h, scale·w)."""
+        return self.reconstruct(x, self.codes(x), scale)
+
+    def codes(self, x: Tensor) -> Tensor:
+        """Return the codes of the last block, (B, m0, h, w), which serve every scale."""
+        z: Tensor = self.coder.stack(self.coder.features(x))
+        return z
+
+    def reconstruct(self, x: Tensor, z: Tensor, scale: int) -> Tensor:
+        """Return bicubic(x) + Σ_m z_m * a_m for the atoms of a scale."""
+        if str(scale) not in self.draw:
+            known = ", ".join(self.draw)
+            raise ValueError(f"this network upscales by {known}, not by {scale}")
+        draw = self.draw[str(scale)]
+        drawn = F.pixel_shuffle(F.conv2d(z, draw, padding=draw.shape[-1] // 2), scale)
+        with _without_autocast(x):
+            size = (scale * x.shape[-2], scale * x.shape[-1])
+            return resample(x, size, (scale, scale)) + drawn.to(x.dtype)
+
+    def atoms(self, scale: int) -> Tensor:
+        """Return the atoms a_m of a scale, (m0, 3, s k, s k): what a unit code adds."""
+        draw = self.draw[str(scale)].detach()
+        k, m0 = draw.shape[-1], draw.shape[1]
+        delta = torch.eye(m0).to(draw)[:, :, None, None]
+        spread = F.conv2d(F.pad(delta, (k - 1,) * 4), draw)  # (m0, 3 s², k, k)
+        return F.pixel_shuffle(spread, scale)
+
+    def certify(self, x: Tensor) -> StackCertificate:
+        """Return what is proven of the codes of LR images x, see :class:`csc.RidgeStack`."""
+        with torch.no_grad():
+            return self.coder.stack.certify(self.coder.features(x))
+
+    def project(self) -> None:
+        """Put the dictionaries back under their bound; training calls it after its steps."""
+        self.coder.stack.project()
+
+    @property
+    def reach(self) -> int:
+        """How many LR pixels to each side an output pixel depends on."""
+        side: int = next(iter(self.draw.values())).shape[-1]
+        return self.coder.reach + max(2, side // 2)  # bicubic reads two pixels
+
+
+def _without_autocast(x: Tensor) -> AbstractContextManager[object]:
+    """Compute in the precision of the tensors; the meta device knows no autocast."""
+    kind = x.device.type
+    return nullcontext() if kind == "meta" else torch.autocast(kind, enabled=False)
+
+
+def _drawing(n_out: int, m0: int, side: int, generator: torch.Generator | None) -> Tensor:
+    """Draw small kernels from codes to the image, so that training starts near bicubic."""
+    weight = torch.randn(n_out, m0, side, side, generator=generator)
+    weight = weight.contiguous(memory_format=torch.channels_last)
+    return weight.mul_(0.1 * math.sqrt(2 / (side**2 * m0)))
