@@ -11,12 +11,11 @@ Timofte, Rothe, Van Gool, "Seven ways to improve example-based single image supe
 CVPR 2016; Lim et al., "Enhanced deep residual networks", CVPRW 2017, which CRNet-B+ follows.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from crnet.upscale import Upscaler
+from crnet.contracts import Function, OnTile, System, as_system, following, parameters
 
 
 @dataclass(frozen=True)
@@ -32,12 +31,20 @@ class Ensemble:
     True
     """
 
-    system: Callable[[Tensor, int], Tensor] | Upscaler
+    system: System | Function
 
     @property
     def channels(self) -> int:
         """Channels of the image it takes: 1 is Y, 3 is RGB."""
-        return getattr(self.system, "channels", 1)
+        return as_system(self.system).channels
+
+    def parameters_at(self, scale: int) -> int:
+        """Count the learned numbers of the system for a scale."""
+        return parameters(self.system, scale)
+
+    def following(self, on_tile: OnTile) -> "Ensemble":
+        """Return the same ensemble, which calls `on_tile` after each tile of each pass."""
+        return Ensemble(following(as_system(self.system), on_tile))
 
     def __call__(self, x: Tensor, scale: int) -> Tensor:
         """Return the HR image (B, C, scale·h, scale·w) of an LR image (B, C, h, w)."""

@@ -7,7 +7,7 @@ training data and recipe, and the PSNR that was measured.  A file is enough to r
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from importlib import resources
 from pathlib import Path
@@ -27,6 +27,7 @@ from crnet.errors import ImageFileError, WeightsError
 from crnet.files import output_file
 from crnet.networks import Network
 from crnet.training.checkpoint import averaged_weights, recipe_of, training_state
+from crnet.training.recipe import Recipe
 from crnet.training.recipe import bundled as recipes
 
 NAME = r"[\w.+-]+"
@@ -35,28 +36,27 @@ NAME = r"[\w.+-]+"
 
 @dataclass(frozen=True)
 class Card:
-    """What a weights file says of itself.
+    """What a weights file says about its network.
 
     Attributes
     ----------
     name : str
-        As ``crnet.load`` knows it.
+        How ``crnet.load`` calls it.
     architecture : str
         Class of the network.
     arguments : dict
-        Keyword arguments that build it.
+        Keyword arguments of the class: numbers, or lists of whole numbers.
     scales : tuple of int
-        Enlargements it was trained for.
+        The scales it was trained for.
     training : dict
-        Data, recipe and duration, in words and numbers.
+        Data, recipe and duration of the training.
     psnr : dict
-        Measured mean PSNR on Y in dB, by set and then by scale.
+        Measured mean PSNR on Y in dB, by image set and then by scale.
 
     Raises
     ------
     ValueError, TypeError
-        If the name is none, a scale no whole number > 0, or an argument neither a number nor a
-        list of whole numbers.
+        If a field has a value that it cannot have; the message names the field.
     """
 
     name: str
@@ -71,6 +71,12 @@ class Card:
             raise ValueError(
                 f"a card's name must be letters, digits, '.', '_', '+' or '-', got {self.name!r}"
             )
+        for field, value, kind in (
+            ("architecture", self.architecture, str), ("arguments", self.arguments, dict),
+            ("training", self.training, dict), ("psnr", self.psnr, dict),
+        ):  # fmt: skip
+            if not isinstance(value, kind):
+                raise TypeError(f"a card's {field} must be {kind.__name__}, got {value!r}")
         if not all(isinstance(s, int) and s > 0 for s in self.scales):
             raise ValueError(f"a card's scales must be whole numbers > 0, got {self.scales!r}")
         for key, v in self.arguments.items():
@@ -82,18 +88,18 @@ class Card:
 
 
 def build(
-    architecture: str, arguments: dict[str, Any], generator: torch.Generator | None = None
+    architecture: str, arguments: Mapping[str, Any], generator: torch.Generator | None = None
 ) -> Network:
     """Return a network by the name of its class and its arguments, with initial weights.
 
     Raises
     ------
     WeightsError
-        If there is no such class, or the arguments are not its own.
+        If there is no such class, or it does not take the arguments.
     """
     try:
         return networks.build(architecture, arguments, generator)
-    except (KeyError, TypeError, ValueError) as error:
+    except _UNFIT as error:
         raise WeightsError(f"cannot build {architecture}: {error!r}") from error
 
 
@@ -103,9 +109,9 @@ def serialize(net: Network, about: Card) -> bytes:
     Parameters
     ----------
     net : Network
-        The network; its weights are stored in their own dtype, and computed with in float32.
+        The network; its weights are stored in their own dtype.  `load` makes them float32.
     about : Card
-        What to say of it.
+        Its card.
 
     Returns
     -------
@@ -116,22 +122,22 @@ def serialize(net: Network, about: Card) -> bytes:
 
 
 def save(path: str | Path, net: Network, about: Card) -> None:
-    """Write a network and its card as a weights file, which `load` and the command line take.
+    """Write a network and its card to a weights file, which `load` and the command line take.
 
     Parameters
     ----------
     path : str or Path
-        The file, ``.safetensors``; replaced, as a whole, if it is there.
+        The file, ``.safetensors``.  An existing file is replaced as a whole.
     net : Network
         The network; its weights are stored in their own dtype.
     about : Card
-        What to say of it.
+        Its card.
 
     Raises
     ------
     WeightsError
-        If the path ends otherwise, the card does not build a network of these weights, one of
-        them is not finite, or the file cannot be written.
+        If the path has another suffix, the card describes another network, a weight is not finite,
+        or the file cannot be written.
 
     Examples
     --------
@@ -148,8 +154,8 @@ def save(path: str | Path, net: Network, about: Card) -> None:
     state = net.state_dict()
     _check_finite(path, state)
     try:
-        build(about.architecture, about.arguments).load_state_dict(state)
-    except RuntimeError as error:
+        _check_shapes(about.architecture, about.arguments, state)
+    except ValueError as error:
         raise WeightsError(f"{path}: the network is not that of its card: {error}") from error
     try:
         with output_file(Path(path), overwrite=True) as file:
@@ -159,27 +165,27 @@ def save(path: str | Path, net: Network, about: Card) -> None:
 
 
 def of_matlab(path: str | Path, scales: Iterable[int] = ()) -> tuple[Network, Card]:
-    """Return the network of :func:`baselines.load_matlab`, and a card for :func:`crnet.save`.
+    """Return a network of published weights, and a card for :func:`crnet.save`.
 
     Parameters
     ----------
     path : str or Path
-        ``.mat`` file of published weights.
+        ``.mat`` file that :func:`baselines.load_matlab` takes.
     scales : iterable of int
-        Those that the network was trained for, which the file does not say: one for SRCNN, any for
-        VDSR; SCN is of ×2.
+        The scales that the network was trained for, since the file does not say them: one for
+        SRCNN, one or several for VDSR.  SCN upscales by 2.
 
     Returns
     -------
     (Network, Card)
-        The card has the name of the file, and says that the weights are from it.
+        The card has the name of the file and its SHA-256.
 
     Raises
     ------
     WeightsError
-        If the file is missing or none that `load_matlab` takes.
+        If the file is missing or holds no network that `load_matlab` knows.
     ValueError
-        If the scales are not such.
+        If the network cannot have these scales.
     """
     path = Path(path)
     try:
@@ -191,12 +197,12 @@ def of_matlab(path: str | Path, scales: Iterable[int] = ()) -> tuple[Network, Ca
     if isinstance(net, SCN):
         made = made or (2,)
     if isinstance(net, SCN) and made != (2,):
-        raise ValueError(f"scales must be 2 of {path}, which is a stage of SCN; got {made}")
+        raise ValueError(f"scales must be 2 for {path}, a stage of SCN; got {made}")
     if not made or made[0] < 2 or (isinstance(net, SRCNN) and len(made) > 1):
-        wanted = "the one" if isinstance(net, SRCNN) else "those, ≥ 2,"
+        wanted = "the scale, ≥ 2," if isinstance(net, SRCNN) else "the scales, ≥ 2,"
         raise ValueError(
-            f"scales must be {wanted} that the {kind} of {path} was trained for, which the file "
-            f"does not say; got {made or 'none'}"
+            f"scales must be {wanted} that the {kind} of {path} was trained for; the file does "
+            f"not say; got {made or 'none'}"
         )
     name = re.sub(r"[^\w.+-]", "-", path.stem)
     told: dict[str, str | int | float] = {"weights": f"{path.name}, SHA-256 {sha256(path)}"}
@@ -204,7 +210,7 @@ def of_matlab(path: str | Path, scales: Iterable[int] = ()) -> tuple[Network, Ca
 
 
 def _arguments(net: SRCNN | VDSR | SCN) -> dict[str, int | float | bool | list[int]]:
-    """Return the arguments that build a network of a ``.mat`` file, read off from its layers."""
+    """Return the arguments that build a network of a ``.mat`` file, by its layers."""
     if isinstance(net, SCN):
         return {"M": net.W.out_channels}
     layers = [layer for layer in net.layers if isinstance(layer, nn.Conv2d)]
@@ -214,32 +220,32 @@ def _arguments(net: SRCNN | VDSR | SCN) -> dict[str, int | float | bool | list[i
 
 
 def card(name: str | Path) -> Card:
-    """Return what a bundled model or a weights file says of itself, without reading the weights.
+    """Return the card of a bundled model, a weights file or a checkpoint.
+
+    Of a weights file, only the header is read.
 
     Raises
     ------
     WeightsError
         If the file is missing, damaged or not one of ours.
     """
-    path = find(name)
-    return _card_of_training(path) if path.suffix == ".ckpt" else _card_in(path)
+    return stored(find(name)).card
 
 
 def load(name: str | Path = "crnet-a", *, device: str = "cpu") -> Network:
-    """Return a trained network by its name or from a file, ready to evaluate.
+    """Return a trained network, by its name or from a file.
 
     Parameters
     ----------
     name : str or Path
-        A bundled model, see :func:`bundled`, the path of a safetensors file written by us, or of a
-        checkpoint of training.
+        A bundled model, see :func:`bundled`, or the path of a weights file or a checkpoint.
     device : str
         Where to put it.
 
     Returns
     -------
     Network
-        In evaluation mode, float32; what its file says of it is ``card(name)``.
+        In evaluation mode, in float32.  ``card(name)`` is its card.
 
     Raises
     ------
@@ -251,41 +257,127 @@ def load(name: str | Path = "crnet-a", *, device: str = "cpu") -> Network:
     >>> load("crnet-a").depth
     13
     """
-    path = find(name)
-    if path.suffix == ".ckpt":
-        return _of_training(path).to(device)
-    about = _card_in(path)
-    state, _ = weights.read(path)
-    net = build(about.architecture, about.arguments)
-    try:
+    return stored(find(name)).network().to(device)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A network in a file, before it is built.
+
+    Attributes
+    ----------
+    path : Path
+        The file.
+    card : Card
+        What the file says about the network.
+    read : callable
+        Returns the weights by name, or raises WeightsError.
+    """
+
+    path: Path
+    card: Card
+    read: Callable[[], dict[str, Tensor]]
+
+    def network(self) -> Network:
+        """Return the network, in evaluation mode, in float32, on the CPU.
+
+        Raises
+        ------
+        WeightsError
+            If the file is damaged, or its weights are not those of the network on its card.
+        """
+        state = self.read()
+        about = self.card
+        try:
+            _check_shapes(about.architecture, about.arguments, state)
+        except ValueError as error:
+            raise WeightsError(f"{self.path} does not fit its architecture: {error}") from error
+        net = build(about.architecture, about.arguments)
         net.load_state_dict(state)  # into float32, whatever is stored
-    except RuntimeError as error:
-        raise WeightsError(f"{path} does not fit its architecture: {error}") from error
-    return net.eval().to(device)
+        return net.eval()
 
 
-def _of_training(path: Path) -> Network:
-    """Return the network of a checkpoint of training, with its averaged weights."""
+def stored(path: Path) -> Stored:
+    """Return the network in a weights file or a checkpoint; a checkpoint is read as a whole.
+
+    Raises
+    ------
+    WeightsError
+        If the file is missing, damaged or not one of ours.
+    """
+    return _in_checkpoint(path) if path.suffix == ".ckpt" else in_weights_file(path)
+
+
+def in_weights_file(path: Path, fields: Mapping[str, Any] | None = None) -> Stored:
+    """Return the network in a weights file; `fields` are its card as JSON, if it is known.
+
+    Raises
+    ------
+    WeightsError
+        If the file is missing, or its header is not that of a network.
+    """
+    if fields is None:
+        fields, *_ = weights.header(path)
+    try:
+        if "architecture" not in fields:
+            raise ValueError(f"it holds {fields.get('name', 'something else')}, not a network")
+        about = Card(**{**fields, "scales": tuple(fields["scales"])})
+    except (KeyError, TypeError, ValueError) as error:
+        raise WeightsError(f"{path} is not a weights file of csc-crnet: {error}") from error
+    return Stored(path, about, lambda: weights.read(path)[0])
+
+
+def _in_checkpoint(path: Path) -> Stored:
+    """Return the network in a checkpoint, with its averaged weights."""
     state = training_state(path)
     recipe = recipe_of(path, state)
     averaged = averaged_weights(state)
-    _check_finite(path, averaged)
-    net = build(recipe.architecture, recipe.network())
+
+    def read() -> dict[str, Tensor]:
+        _check_finite(path, averaged)
+        return averaged
+
+    return Stored(path, _card_of_training(path, state, recipe), read)
+
+
+def _check_shapes(
+    architecture: str, arguments: Mapping[str, Any], state: Mapping[str, Tensor]
+) -> None:
+    """Require the weights of a network; nothing of its size is built.
+
+    Raises
+    ------
+    WeightsError
+        If there is no such network.
+    ValueError
+        If the weights have other names or shapes.
+    """
     try:
-        net.load_state_dict(averaged)
-    except RuntimeError as error:
-        raise WeightsError(f"{path} does not fit its recipe: {error}") from error
-    return net.eval()
+        wanted = networks.outline(architecture, arguments, len(state)).state_dict()
+    except _UNFIT as error:
+        raise WeightsError(f"cannot build {architecture}: {error!r}") from error
+    for name in sorted(wanted.keys() | state.keys()):
+        if name not in state:
+            raise ValueError(f"{name} is missing")
+        if name not in wanted:
+            raise ValueError(f"the network has no {name}")
+        if wanted[name].shape != state[name].shape:
+            raise ValueError(
+                f"{name} has shape {tuple(state[name].shape)}, the network needs "
+                f"{tuple(wanted[name].shape)}"
+            )
 
 
-def _check_finite(path: str | Path, state: dict[str, Tensor]) -> None:
+_UNFIT = (KeyError, TypeError, ValueError, RuntimeError, OverflowError)
+"""What a network raises if it does not take its arguments."""
+
+
+def _check_finite(path: str | Path, state: Mapping[str, Tensor]) -> None:
     if not all(bool(torch.isfinite(w).all()) for w in state.values()):
         raise WeightsError(f"{path} holds weights that are not finite numbers")
 
 
-def _card_of_training(path: Path) -> Card:
-    state = training_state(path)
-    recipe = recipe_of(path, state)
+def _card_of_training(path: Path, state: Mapping[str, Any], recipe: Recipe) -> Card:
     curve = ", ".join(f"{int(step)}: {value:.2f}" for step, value in _thinned(state["history"]))
     excluded = ", ".join(recipe.exclude) or "nothing"
     return Card(
@@ -295,7 +387,7 @@ def _card_of_training(path: Path) -> Card:
         scales=recipe.scales,
         training={
             "data": f"{' + '.join(recipe.sets)} without {excluded}",
-            "recipe": json.dumps(recipe.fields()),
+            "recipe": json.dumps(state["recipe"]),
             "steps": state["global_step"],
             "hours": round(state["seconds"] / 3600, 2),
             "curve": f"validation PSNR in dB by step: {curve or 'none'}",
@@ -305,7 +397,7 @@ def _card_of_training(path: Path) -> Card:
 
 
 def _thinned(curve: list[list[float]], most: int = 20) -> list[list[float]]:
-    """Return at most so many points of a curve, with its last one."""
+    """Return at most `most` points of a curve, evenly spaced, the last one included."""
     stride = max(1, -(-len(curve) // most))
     return curve[::-1][::stride][::-1]
 
@@ -334,17 +426,6 @@ def find(name: str | Path) -> Path:
         raise WeightsError(f"no model and no file {name}{hint}; bundled models: {known}")
     if path.suffix == ".mat":
         raise WeightsError(
-            f"{path} is of MATLAB; crnet export {path} NAME.safetensors makes a weights file of it"
+            f"{path} is a MATLAB file; crnet export {path} NAME.safetensors makes a weights file"
         )
     return path
-
-
-def _card_in(path: Path) -> Card:
-    """Return the card in the header of a weights file."""
-    fields, *_ = weights.header(path)
-    try:
-        if "architecture" not in fields:
-            raise ValueError(f"it is of no network, but of {fields.get('name', 'something else')}")
-        return Card(**{**fields, "scales": tuple(fields["scales"])})
-    except (KeyError, TypeError, ValueError) as error:
-        raise WeightsError(f"{path} is not a weights file of csc-crnet: {error}") from error

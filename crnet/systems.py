@@ -1,36 +1,119 @@
 """What a name on the command line means: a system x_lr → x_sr.
 
-``bicubic``, a sparse-coding baseline, a bundled model, a weights file or a checkpoint: each becomes
-a callable of an LR image and a scale.  What a weights file is of, its card says.
+The name is ``bicubic``, a sparse-coding baseline, a bundled model, a weights file or a checkpoint.
+:func:`find` looks it up and reads what it says about itself; `open` then reads the weights.
 """
 
-import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
-
-from torch import Tensor
+from typing import Any
 
 from baselines import weights
 from baselines.resample import bicubic
 from baselines.sparse import csc_sr, scsr
 from crnet import loading
+from crnet.contracts import OnY, System
+from crnet.contracts import following as following
+from crnet.contracts import parameters as parameters
 from crnet.ensemble import Ensemble
 from crnet.errors import WeightsError
+from crnet.loading import Card
 from crnet.upscale import Upscaler
 
-System: TypeAlias = Callable[[Tensor, int], Tensor]
-"""A system: LR Y in [0, 1], (1, 1, h, w), and the scale to HR Y, (1, 1, scale·h, scale·w).
-
-One whose attribute `channels` is 3 takes and returns RGB instead.  `parameters`, where it has the
-attribute, is the number of its learned numbers, or that of ``at(scale)``, what runs at a scale.
-"""
-
 LEARNED: dict[str, Callable[[Path], System]] = {"scsr": scsr.load, "csc-sr": csc_sr.load}
-"""Systems of sparse coding that weights files may be of, by the name on their card."""
+"""Sparse-coding systems that learn, by the name on the card of their weights."""
 
 BASELINES = ("bicubic", *LEARNED)
-"""Names of the systems that are no networks."""
+"""Names of the systems that are not networks."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a name means, before the weights are read.
+
+    Attributes
+    ----------
+    title : str
+        How to call its images: its name, or the name of its file.
+    scales : tuple of int
+        The scales it was made for; empty where it takes any.
+    path : Path or None
+        Its file; bicubic has none.
+    card : Card or mapping or None
+        What the file says: a :class:`crnet.Card` of a network, a mapping of a baseline.
+    make : callable
+        Called with (device, precision, memory_mib), it returns the system.
+    """
+
+    title: str
+    scales: tuple[int, ...]
+    path: Path | None
+    card: Card | Mapping[str, Any] | None
+    make: Callable[[str, str, float], System]
+
+    def open(
+        self,
+        device: str = "cpu",
+        *,
+        ensemble: bool = False,
+        precision: str = "float32",
+        memory_mib: float = 1024,
+    ) -> System:
+        """Read the weights and return the system.
+
+        Parameters
+        ----------
+        device, precision, memory_mib
+            For a network, see :class:`crnet.Upscaler`.  Baselines ignore them: they run on the CPU
+            in float32, without tiles.
+        ensemble : bool
+            Average over the eight flips and quarter turns.
+
+        Raises
+        ------
+        WeightsError
+            If the file is damaged, or its weights are not those of its card.
+        """
+        one = self.make(device, precision, memory_mib)
+        return Ensemble(one) if ensemble else one
+
+
+def find(name: str) -> Found:
+    """Look up a name: a baseline, a bundled model, a weights file or a checkpoint.
+
+    Of a weights file, only the header is read.  A checkpoint is read once, as a whole.
+
+    Parameters
+    ----------
+    name : str
+        One of :data:`BASELINES` or of :func:`crnet.bundled`, or a path.
+
+    Raises
+    ------
+    WeightsError
+        If there is nothing of this name, or the file is damaged or not one of ours.
+
+    Examples
+    --------
+    >>> import torch
+    >>> find("bicubic").open()(torch.zeros(1, 1, 4, 5), 3).shape
+    torch.Size([1, 1, 12, 15])
+    >>> find("crnet-a").scales
+    (2, 3, 4)
+    """
+    if name == "bicubic":
+        return Found(name, (), None, None, lambda *_: OnY(bicubic))
+    try:
+        path = weights.bundled(name) if name in LEARNED else loading.find(name)
+    except WeightsError as error:
+        raise WeightsError(f"{error}; baselines: {', '.join(BASELINES)}") from error
+    if path.suffix == ".ckpt":
+        return _network(loading.stored(path))
+    card, *_ = weights.header(path)
+    if "architecture" in card:
+        return _network(loading.in_weights_file(path, card))
+    return _baseline(path, card)
 
 
 def system(
@@ -41,110 +124,40 @@ def system(
     precision: str = "float32",
     memory_mib: float = 1024,
 ) -> System:
-    """Return a system by name: a baseline, a bundled model, a weights file or a checkpoint.
+    """Return a system by name: ``find(name).open(...)``.
 
-    Parameters
-    ----------
-    name : str
-        One of :data:`BASELINES` or of :func:`crnet.bundled`, or a path: of a weights file, of a
-        network or of sparse coding, or of a checkpoint.
-    device, precision, memory_mib
-        Of a network, see :class:`crnet.Upscaler`; baselines run on the CPU, whole, in float32.
-    ensemble : bool
-        Average over the eight flips and quarter turns.
-
-    Raises
-    ------
-    WeightsError
-        If there is none of this name, or the file is damaged or not one of ours.
-
-    Examples
-    --------
-    >>> import torch
-    >>> system("bicubic")(torch.zeros(1, 1, 4, 5), 3).shape
-    torch.Size([1, 1, 12, 15])
+    Parameters and errors are those of :func:`find` and :meth:`Found.open`.
     """
-    one: System
-    file = _learned(name)
-    if name == "bicubic":
-        one = bicubic
-    elif file:
-        path, card = file
-        one = LEARNED[card["name"]](path)
-    else:
-        one = Upscaler(loading.load(name, device=device), memory_mib, precision=precision)
-    return Ensemble(one) if ensemble else one
+    return find(name).open(device, ensemble=ensemble, precision=precision, memory_mib=memory_mib)
 
 
-def _learned(name: str) -> tuple[Path, dict[str, Any]] | None:
-    """Return the file of sparse coding that a name means, and its card; None if it means none."""
-    if name == "bicubic":
-        return None
-    try:
-        path = weights.bundled(name) if name in LEARNED else loading.find(name)
-    except WeightsError as error:
-        raise WeightsError(f"{error}; baselines: {', '.join(BASELINES)}") from error
-    if path.suffix == ".ckpt":
-        return None
-    card, *_ = weights.header(path)
-    if "architecture" in card:
-        return None
-    if card.get("name") not in LEARNED:
+def _network(file: loading.Stored) -> Found:
+    def make(device: str, precision: str, memory_mib: float) -> System:
+        return Upscaler(file.network().to(device), memory_mib, precision=precision)
+
+    return Found(file.card.name, file.card.scales, file.path, file.card, make)
+
+
+def _baseline(path: Path, card: Mapping[str, Any]) -> Found:
+    """Return what the weights file of a baseline holds."""
+    kind = card.get("name")
+    if kind not in LEARNED:
         raise WeightsError(
-            f"{path} is neither of a network nor of {' or '.join(LEARNED)}: "
-            f"its card is of {card.get('name', 'nothing known')!r}"
+            f"{path} holds neither a network nor {' or '.join(LEARNED)}; "
+            f"its card says {kind or 'nothing known'!r}"
         )
-    return path, card
-
-
-def following(upscale: System, on_tile: Callable[[int, int], None]) -> System:
-    """Return a system that tells of its tiles, where it has some."""
-    if isinstance(upscale, Ensemble):
-        return Ensemble(following(upscale.system, on_tile))
-    if isinstance(upscale, Upscaler):
-        return dataclasses.replace(upscale, on_tile=on_tile)
-    return upscale
+    try:
+        scales = tuple(sorted(int(s) for s in card["scales"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise WeightsError(f"{path} does not say its scales: {error!r}") from error
+    return Found(path.stem, scales, path, card, lambda *_: LEARNED[kind](path))
 
 
 def scales(name: str) -> tuple[int, ...]:
-    """Return the scales that a system was made for; none where it takes any.
-
-    Raises
-    ------
-    WeightsError
-        If there is none of this name, or the file is not one of ours.
-    """
-    if name == "bicubic":
-        return ()
-    file = _learned(name)
-    if not file:
-        return loading.card(name).scales
-    path, card = file
-    try:
-        return tuple(sorted(int(s) for s in card["scales"]))
-    except (KeyError, TypeError, ValueError) as error:
-        raise WeightsError(f"{path} does not say its scales: {error!r}") from error
+    """Return ``find(name).scales``."""
+    return find(name).scales
 
 
 def title(name: str) -> str:
-    """Return what to call the images of a system: its name, or that of its file.
-
-    Raises
-    ------
-    WeightsError
-        If there is none of this name, or the file is not one of ours.
-    """
-    if name == "bicubic" or _learned(name):
-        return Path(name).stem
-    return loading.card(name).name
-
-
-def parameters(upscale: System, scale: int) -> int:
-    """Return the number of learned numbers of a system, 0 where it has none.
-
-    Of one that keeps a model for each scale, they are those of the model of this scale.  A network
-    that serves several scales counts as a whole.
-    """
-    inside = upscale.system if isinstance(upscale, Ensemble) else upscale
-    model = inside.at(scale) if hasattr(inside, "at") else inside
-    return int(getattr(model, "parameters", 0))
+    """Return ``find(name).title``."""
+    return find(name).title

@@ -6,7 +6,7 @@ never the tile's, give the output of the whole image up to floating-point roundi
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -14,11 +14,11 @@ from torch import Tensor
 from baselines.resample import bicubic
 from crnet import networks
 from crnet.color import rgb_to_ycbcr, ycbcr_to_rgb
+from crnet.contracts import Function, OnTile, System, as_system
 from crnet.files import Picture
 from crnet.model import CRNetA, CRNetB
 from crnet.networks import Network
 
-OnTile = Callable[[int, int], None]
 PRECISIONS = ("float32", "bfloat16")
 
 
@@ -63,6 +63,14 @@ class Upscaler:
     def parameters(self) -> int:
         """Count the learned numbers."""
         return sum(p.numel() for p in self.net.parameters())
+
+    def parameters_at(self, scale: int) -> int:
+        """Count the learned numbers; a network counts as a whole, whatever the scale."""
+        return self.parameters
+
+    def following(self, on_tile: OnTile) -> "Upscaler":
+        """Return the same upscaler, which calls `on_tile` after each tile."""
+        return replace(self, on_tile=on_tile)
 
     @property
     def has_codes(self) -> bool:
@@ -228,9 +236,7 @@ def tile_side(net: Network, memory_mib: float, bytes_per_number: int = 4) -> int
     return max(int(pixels**0.5), 2 * networks.reach(net) + 16)
 
 
-def upscale_picture(
-    picture: Picture, scale: int, upscale: Callable[[Tensor, int], Tensor]
-) -> Picture:
+def upscale_picture(picture: Picture, scale: int, upscale: System | Function) -> Picture:
     """Enlarge a picture: Y or RGB by a system, the rest by bicubic; grey stays grey.
 
     Parameters
@@ -255,7 +261,7 @@ def upscale_picture(
         )
     alpha = None if picture.alpha is None else bicubic(picture.alpha, scale).clamp(0, 1)
     with torch.inference_mode():
-        if getattr(upscale, "channels", 1) == 3:
+        if as_system(upscale).channels == 3:
             rgb = upscale(picture.color.expand(-1, 3, -1, -1), scale).to(picture.color.device)
             grey = picture.color.shape[1] == 1
             color = rgb.mean(1, keepdim=True) if grey else rgb

@@ -25,6 +25,7 @@ Irani, Peleg, "Improving resolution by image registration", CVGIP 53(3), 1991 (b
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -70,6 +71,7 @@ class ScSR:
     gain: float = 1.2
     steps: int = 20
     stride: int = 2
+    channels: ClassVar[int] = 1
 
     @property
     def scales(self) -> tuple[int, ...]:
@@ -80,6 +82,10 @@ class ScSR:
     def parameters(self) -> int:
         """Numbers in all dictionaries; ``at(scale).parameters`` are those of one scale."""
         return sum(pair.parameters for pair in self.dictionaries.values())
+
+    def parameters_at(self, scale: int) -> int:
+        """Count the numbers in the dictionaries of a scale."""
+        return self.at(scale).parameters
 
     def at(self, scale: int) -> Coupled:
         """Return the pair of a scale.

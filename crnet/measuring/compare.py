@@ -8,12 +8,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from baselines.resample import bicubic, imresize, modcrop
+from crnet.contracts import Function, System
 from crnet.data import read_rgb, read_y
 from crnet.errors import DataError
 from crnet.files import Picture
 from crnet.measuring.evaluate import score
 from crnet.measuring.protocol import protocol_of
-from crnet.systems import System
 from crnet.upscale import upscale_picture
 
 SIDE = 64
@@ -43,7 +43,7 @@ class Comparison:
 def compare_on(
     path: Path,
     scale: int,
-    models: Mapping[str, System],
+    models: Mapping[str, System | Function],
     crop: tuple[int, int, int] | None = None,
 ) -> Comparison:
     """Return what systems make of a photo that is reduced by MATLAB's bicubic.

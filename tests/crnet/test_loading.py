@@ -1,5 +1,7 @@
+import itertools
 import json
-from dataclasses import replace
+import time
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -7,8 +9,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import crnet
+from baselines import weights
 from crnet import Card, CRNetA, CRNetB, WeightsError
-from crnet.loading import find, serialize
+from crnet.loading import _thinned, find, serialize
 
 ARGUMENTS = {"n0": 4, "m0": 6, "recursions": 2, "threshold": True}
 CARD = Card("tiny", "CRNetA", ARGUMENTS, (2, 3), {"data": "none"}, {"Set5": {"2": 30.5}})
@@ -99,9 +102,103 @@ def test_save_writes_what_load_takes_and_refuses_what_it_would_not(tmp_path: Pat
     with pytest.raises(WeightsError, match="not finite"):
         crnet.save(path, net, CARD)
     assert not list(tmp_path.iterdir())
-    for wrong in ({"name": "a b"}, {"scales": (0,)}, {"arguments": {"n0": ["4"]}}):
-        with pytest.raises(ValueError, match="malformed"):
-            replace(CARD, **wrong)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"name": "a b"}, "a card's name must be letters"),
+        ({"name": 3}, "a card's name must be letters"),
+        ({"scales": (0,)}, "a card's scales must be whole numbers > 0"),
+        ({"arguments": {"n0": ["4"]}}, "a card's argument n0 must be a number"),
+        ({"arguments": 4}, "a card's arguments must be dict"),
+        ({"architecture": None}, "a card's architecture must be str"),
+        ({"training": "long"}, "a card's training must be dict"),
+        ({"psnr": [30.5]}, "a card's psnr must be dict"),
+    ],
+)
+def test_a_card_names_the_field_that_is_wrong(wrong: dict, says: str, tmp_path: Path) -> None:
+    with pytest.raises((ValueError, TypeError), match=says):
+        replace(CARD, **wrong)
+    path = tmp_path / "a.safetensors"
+    weights.write(path, CRNetA(**ARGUMENTS).state_dict(), {**asdict(CARD), **wrong})
+    with pytest.raises(WeightsError, match=says):
+        crnet.card(path)
+
+
+def test_save_says_what_it_could_not_write(tmp_path: Path) -> None:
+    net = CRNetA(**ARGUMENTS)
+    (tmp_path / "folder.safetensors").mkdir()
+    for path in (tmp_path / "folder.safetensors", tmp_path / "none" / "a.safetensors"):
+        with pytest.raises(WeightsError, match="the weights were not written"):
+            crnet.save(path, net, CARD)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "arguments"),
+    [
+        ("VDSR", {"depth": 10**7, "maps": 4}), ("CRNetA", {**ARGUMENTS, "n0": 20_000}),
+        ("CRNetA", {**ARGUMENTS, "n0": 10**12}), ("MemNet", {"blocks": 10**6}),
+        ("CSCN", {"stages": 40}), ("CRNetB", {"n0": 20_000, "m0": 20_000}),
+    ],
+)  # fmt: skip
+def test_a_card_of_an_absurd_network_is_refused_at_once(
+    architecture: str, arguments: dict, tmp_path: Path
+) -> None:
+    """The file is whole: its digest is right, and its card builds no network of its tensors."""
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(
+        serialize(
+            CRNetA(**ARGUMENTS), replace(CARD, architecture=architecture, arguments=arguments)
+        )
+    )
+    started = time.monotonic()
+    with pytest.raises(WeightsError, match="cannot build|does not fit its architecture"):
+        crnet.load(path)
+    assert time.monotonic() - started < 5
+
+
+def test_a_file_that_lacks_a_tensor_names_it(tiny: tuple[CRNetA, Path]) -> None:
+    net, path = tiny
+    state = net.state_dict()
+    for change, says in (
+        ({"extra": torch.ones(1)}, "the network has no extra"),
+        ({"F0.weight": torch.ones(5, 1, 3, 3)}, r"F0.weight has shape \(5, 1, 3, 3\)"),
+    ):
+        weights.write(path, {**state, **change}, asdict(CARD))
+        with pytest.raises(WeightsError, match=says):
+            crnet.load(path)
+    del state["H.weight"]
+    weights.write(path, state, asdict(CARD))
+    with pytest.raises(WeightsError, match="H.weight is missing|cannot build"):
+        crnet.load(path)
+
+
+def test_a_model_is_float32_whatever_torch_defaults_to(tiny: tuple[CRNetA, Path]) -> None:
+    net, path = tiny
+    x = torch.rand(1, 1, 9, 9)
+    torch.set_default_dtype(torch.float64)
+    try:
+        again = crnet.load(path)
+        assert {p.dtype for p in again.parameters()} == {torch.float32}
+        assert torch.equal(again(x), net(x))
+        for name in crnet.bundled():
+            one = crnet.load(name)
+            image = torch.rand(1, 3 if one.rgb else 1, 8, 8, dtype=torch.float32)
+            out = crnet.Upscaler(one)(image, crnet.card(name).scales[0])
+            assert out.dtype == torch.float32
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_a_curve_is_thinned_to_its_last_point() -> None:
+    for n in (0, 1, 5, 20, 21, 40, 41, 99, 1000):
+        curve = [[float(i), 30.0] for i in range(n)]
+        thin = _thinned(curve)
+        assert thin == [point for point in curve if point in thin]  # in order
+        assert thin[-1:] == curve[-1:]
+        assert min(n, 10) <= len(thin) <= 20
+        assert len({b[0] - a[0] for a, b in itertools.pairwise(thin)}) <= 1  # evenly spaced
 
 
 def test_files_of_others_are_refused(tmp_path: Path) -> None:
