@@ -31,7 +31,7 @@ from torch import Tensor
 
 from csc import Solution, coordinate_descent, fista, objective
 from csc.solvers.active_set import ActiveSet
-from csc.solvers.steps import Compiled
+from csc.solvers.fista import Iterate
 
 # name: photo, side, sporco dictionary, λ (images high-passed by sporco's tikhonov_filter(5, 16))
 PROBLEMS = {
@@ -97,7 +97,7 @@ class Clock:
 def reports_off(clock: Clock) -> Iterator[None]:
     """Stop the clock where our solvers make codes for a report."""
     with contextlib.ExitStack() as stack:
-        for owner, name in ((ActiveSet, "codes"), (Compiled, "give")):
+        for owner, name in ((ActiveSet, "codes"), (Iterate, "codes")):
             made = getattr(owner, name)
 
             def timed(*arguments: Any, made: Any = made) -> Any:

@@ -1,207 +1,248 @@
-"""The active set of coordinate descent: a residual, and the coordinates that are swept."""
+"""The active set of coordinate descent: the residual of an image and a list of coordinates.
+
+Sweeps visit only listed coordinates.  A dense pass computes Dᵀr and lists coordinates that violate
+|Dᵀr| ≤ λ.
+"""
 
 import copy
 from collections.abc import Callable
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from csc.compiled.records import Active, Floats, Ints, Marks, Span
 from csc.compiled.threads import together
-from csc.problem import Problem, dual_value, rounding
+from csc.problem import Problem, dual_scale, dual_value
 
 # Tuned on photographs of 256² to 512² pixels with 32 to 64 atoms of 8×8 to 12×12.
 PROJECTION_EPOCHS = 3  # epochs between the dense passes of a projection
 ROUNDS = 4  # of epochs and a dense pass in a projection
 PARALLEL_FROM = 20_000  # coordinate updates that are worth a second thread
+FEW_ZEROS = 1000  # zero codes that may stay in the list
+
+
+class Dual(NamedTuple):
+    """Δ at the best multiple of an image, the image, and its max |Dᵀ image|/λ."""
+
+    value: float
+    image: Floats
+    ratio: float
+
+    def better(self, other: "Dual") -> "Dual":
+        """Return the one with the larger Δ."""
+        return other if other.value > self.value else self
 
 
 class ActiveSet:
-    """The residual of one image and the list of coordinates that are swept, sorted by row."""
+    """The residual r = x − D z of one image, and the list of its codes, sorted by row.
+
+    Attributes
+    ----------
+    r : array
+        The residual, flat.
+    active : Active
+        The listed coordinates and their codes.
+    """
 
     def __init__(self, p: Problem, start: Tensor | None, threads: int) -> None:
         from csc.compiled import image, kernels
 
         self.kernels = kernels
         self.image = image.Image(p, threads)
-        self.listed = np.zeros(self.image.codes, bool)
+        self.in_list: Marks = np.zeros(self.image.codes, bool)
         at, values = np.zeros((3, 0), np.int32), np.zeros(0, self.image.dtype)
         if start is not None:
-            self.listed[:] = start[0] != 0
-            rows, atoms, columns = np.nonzero(self.listed.transpose(1, 0, 2))
+            self.in_list[:] = start[0] != 0
+            rows, atoms, columns = np.nonzero(self.in_list.transpose(1, 0, 2))
             at = np.stack([atoms, rows, columns]).astype(np.int32)
             values = start[0].numpy()[tuple(at)]
-        self._list(at, values)
+        self.active = self._list(at, values)
         self.r = self.image.flat()
         self.refresh()
 
-    def dense_pass(self, stage: float) -> tuple[int, float]:
-        """List the coordinates with |Dᵀr| > stage · λ; return their number and max |Dᵀr|/λ.
+    def dense_pass(self, factor: float) -> tuple[int, float]:
+        """List coordinates with |Dᵀr| > factor · λ; return their number and max |Dᵀr|/λ.
 
-        Coordinates that have come to zero leave the list where they are many.
+        If more than half of the codes are zero, the zeros leave the list.
         """
-        found, overshoot = self.image.dense_pass(self.r, stage, self.listed)
-        zeros = len(self.values) - np.count_nonzero(self.values)
-        dropped = zeros > 1000 and 2 * zeros > len(self.values)
-        if found.size or dropped:
-            merged = self.kernels.relist(
-                self.atoms, self.rows, self.columns, self.values, found, dropped, self.listed
+        found, ratio = self.image.dense_pass(self.r, factor, self.in_list)
+        values = self.active.values
+        zeros = len(values) - int(np.count_nonzero(values))
+        drop_zeros = zeros > FEW_ZEROS and 2 * zeros > len(values)
+        if found.size or drop_zeros:
+            self.active = self._list(
+                *self.kernels.relist(self.active, found, drop_zeros, self.in_list)
             )
-            self._list(*merged)
-        return found.shape[1], overshoot
+        return found.shape[1], ratio
 
-    def _list(self, at: Any, values: Any) -> None:
-        """Take a list of coordinates (atoms, rows, columns), sorted by row, and their codes."""
-        self.atoms, self.rows, self.columns = at
-        self.values = values
-        self.at = self.rows.astype(np.int64) * self.image.shape[2] + self.columns
-        self.lam, self.norm2 = self.image.lam[tuple(at)], self.image.norm2[tuple(at)]
+    def _list(self, at: Ints, values: Floats) -> Active:
+        """Return the list of coordinates (atoms, rows, columns), sorted by row, and their codes."""
+        atoms, rows, columns = at
+        return Active(
+            atoms=atoms,
+            rows=rows,
+            columns=columns,
+            at=rows.astype(np.int64) * self.image.shape[2] + columns,
+            lam=self.image.weights.lam[tuple(at)],
+            norm2=self.image.norm2[tuple(at)],
+            values=values,
+        )
 
-    def sweep(self, stage: float, epochs: int) -> None:
-        """Minimise over every listed coordinate in turn, `epochs` times over."""
+    def sweep(self, factor: float, epochs: int) -> None:
+        """Minimise over every listed coordinate in turn, `epochs` times; the weight is factor·λ."""
+        image = self.image
 
-        def run(span: tuple[int, int]) -> None:
+        def run(span: Span) -> None:
             self.kernels.sweep(
-                self.r, self.image.D, *self.image.frame, self.image.mask, self.image.nonneg,
-                self.r.dtype.type(stage), self.atoms, self.at, self.lam, self.norm2, self.values,
-                *span, epochs,
+                self.r, image.mask, image.atoms, self.active, image.weights.nonneg,
+                image.scalar(factor), span, epochs,
             )  # fmt: skip
 
         self._striped(run, epochs)
 
-    def project(self, r: Any) -> float:
-        """Return the largest Δ of multiples of r − D c, c near argmin ½‖r − D c‖² + λ‖c‖₁."""
+    def project(self, r: Floats) -> Dual:
+        """Return the dual point along r − D c, with c near argmin ½‖r − D c‖² + λ‖c‖₁."""
         other = copy.copy(self)
-        other.r, other.listed, other.values = r.copy(), self.listed.copy(), 0 * self.values
-        best = -np.inf
+        other.r, other.in_list = r.copy(), self.in_list.copy()
+        other.active = self.active._replace(values=np.zeros_like(self.active.values))
+        best = Dual(-np.inf, r, np.inf)
         for _ in range(ROUNDS):
             other.sweep(1.0, PROJECTION_EPOCHS)
-            added, overshoot = other.dense_pass(1.0)
-            best = max(best, self.dual(other.r, overshoot))
+            added, ratio = other.dense_pass(1.0)
+            best = best.better(self.dual(other.r, ratio))
             if not added:
                 break
         return best
 
-    def polish(self, steps: int) -> Any:
+    def polish(self, steps: int) -> Floats:
         """Solve for the non-zero codes with their signs held, by conjugate gradients.
 
-        Codes that change sign on the way become zero, if that lowers the objective; otherwise the
-        codes stay.  Return the residual before they do, which is nearer to the dual optimum.
+        Codes that change sign on the way become zero, if that lowers the objective; otherwise all
+        codes stay.  Return the residual before this, which is nearer to the dual optimum.
         """
-        on = np.flatnonzero(self.values)
-        before, objective = self.values.copy(), self.objective()
-        signs, inverse = np.sign(before[on]), 1 / self.norm2[on]
+        before, objective = self.active.values, self.objective()
+        on = np.flatnonzero(before)
+        signs = np.sign(before[on])
+        change, r = self._conjugate_gradients(on, signs, steps)
+        new = before[on] + change
+        values = before.copy()
+        values[on] = np.where(np.sign(new) == signs, new, 0)
+        self._set_values(values)
+        if not self.objective() < objective:
+            self._set_values(before)
+        return r
+
+    def _conjugate_gradients(
+        self, on: NDArray[np.intp], signs: Floats, steps: int
+    ) -> tuple[Floats, Floats]:
+        """Return the change of the codes `on` with these signs, and the residual after it."""
+        inverse = 1 / self.active.norm2[on]
         r = self.r.copy()
-        b = self._gather(r)[on] - self.lam[on] * signs
-        direction, moved = inverse * b, np.zeros_like(b)
+        b = self._gather(r)[on] - self.active.lam[on] * signs
+        direction, change = inverse * b, np.zeros_like(b)
         slope = float(b @ direction)
-        full = np.zeros_like(before)
+        codes = np.zeros_like(self.active.values)
         for _ in range(steps):
             if not slope > 0:
                 break
-            full[on] = -direction
+            codes[on] = -direction
             image = np.zeros_like(r)
-            self._scatter(image, full)
+            self._subtract(image, codes)
             curved = self._gather(image)[on]
             curvature = float(direction @ curved)
-            # Along what is no change of the image, such as between equal atoms, is nothing to gain.
+            # A direction that does not change the image, as between equal atoms, gains nothing.
             if not curvature > np.finfo(r.dtype).eps * float(direction @ (direction / inverse)):
                 break
-            step = slope / curvature
-            moved += b.dtype.type(step) * direction
-            b -= b.dtype.type(step) * curved
-            r -= r.dtype.type(step) * image
+            step = b.dtype.type(slope / curvature)
+            change += step * direction
+            b -= step * curved
+            r -= step * image
             preconditioned = inverse * b
             previous, slope = slope, float(b @ preconditioned)
             direction = preconditioned + b.dtype.type(slope / previous) * direction
-        new = before[on] + moved
-        self.values[on] = np.where(np.sign(new) == signs, new, 0)
-        self.refresh()
-        if not self.objective() < objective:
-            self.values = before
-            self.refresh()
-        return r
+        return change, r
 
-    def _gather(self, r: Any) -> Any:
-        out = np.empty_like(self.values)
+    def _gather(self, r: Floats) -> Floats:
+        """Return ⟨d_m, window of r⟩ of all listed coordinates."""
+        out = np.empty_like(self.active.values)
 
-        def run(span: tuple[int, int]) -> None:
-            self.kernels.gather(r, self.image.D, *self.image.frame, self.atoms, self.at, out, *span)
+        def run(span: Span) -> None:
+            self.kernels.gather(r, self.image.atoms, self.active, out, span)
 
         n = len(out)
         T = self.image.threads if n >= PARALLEL_FROM // 4 else 1
         together(run, [(n * t // T, n * (t + 1) // T) for t in range(T)])
         return out
 
-    def _scatter(self, r: Any, values: Any) -> None:
-        def run(span: tuple[int, int]) -> None:
-            self.kernels.subtract_all(
-                r,
-                self.image.D,
-                *self.image.frame,
-                self.image.mask,
-                self.atoms,
-                self.at,
-                values,
-                *span,
-            )
+    def _subtract(self, r: Floats, values: Floats) -> None:
+        """Subtract D z from r in place, with `values` as the listed codes of z."""
+        image = self.image
+
+        def run(span: Span) -> None:
+            self.kernels.subtract_all(r, image.mask, image.atoms, self.active, values, span)
 
         self._striped(run, 1)
 
-    def _striped(self, run: Callable[[tuple[int, int]], None], epochs: int) -> None:
+    def _striped(self, run: Callable[[Span], None], epochs: int) -> None:
+        """Run over all coordinates, in parallel where no two threads touch the same pixel."""
         stripes, seams = self._split(epochs)
         together(run, stripes)
         together(run, seams)
 
-    def _split(self, epochs: int) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    def _split(self, epochs: int) -> tuple[list[Span], list[Span]]:
         """Cut the list into stripes of rows, and the seams of k − 1 rows between them.
 
         Windows of different stripes share no pixel, and neither do those of different seams.
         """
-        n, k = len(self.rows), self.image.k
+        sorted_rows = self.active.rows
+        n, k = len(sorted_rows), self.image.k
         T = self.image.threads if n * epochs >= PARALLEL_FROM else 1
         stripes, seams, low, row = [], [], 0, 0
         for t in range(1, T):
-            cut = int(self.rows[n * t // T])
+            cut = int(sorted_rows[n * t // T])
             if cut - row < k:
                 continue
-            a, b = np.searchsorted(self.rows, (cut, cut + k - 1))
+            a, b = np.searchsorted(sorted_rows, (cut, cut + k - 1))
             stripes.append((low, int(a)))
             seams.append((int(a), int(b)))
             low, row = int(b), cut + k - 1
         stripes.append((low, n))
         return stripes, seams
 
+    def _set_values(self, values: Floats) -> None:
+        self.active = self.active._replace(values=values)
+        self.refresh()
+
     def refresh(self) -> None:
         """Recompute r = x − D z from the list, which clears the rounding of many updates."""
         self.r[:] = self.image.x
-        self._scatter(self.r, self.values)
+        self._subtract(self.r, self.active.values)
 
     def objective(self) -> float:
         """Return P(z)."""
-        l1 = self.kernels.inner(self.lam, np.abs(self.values), len(self.values))
+        values = self.active.values
+        l1 = self.kernels.inner(self.active.lam, np.abs(values), len(values))
         return 0.5 * self._inner(self.r, self.r) + float(l1)
 
-    def dual(self, r: Any, overshoot: float) -> float:
-        """Return the largest Δ of feasible multiples of r, max |Dᵀr|/λ being `overshoot`."""
-        if not self.image.floor.all():
-            overshoot = np.inf
-        parts = self._inner(self.image.x, r), self._inner(r, r), overshoot
-        return float(dual_value(*(torch.tensor(part, dtype=torch.float64) for part in parts)))
-
-    def rounding(self) -> float:
-        """Return what rounding may hide of a gap."""
-        xx, rr = (
-            torch.tensor(self._inner(a, a), dtype=torch.float64) for a in (self.image.x, self.r)
+    def dual(self, r: Floats, ratio: float) -> Dual:
+        """Return the best feasible multiple of r, given max |Dᵀr|/λ where λ > 0."""
+        if not self.image.weights.least.all():
+            ratio = np.inf
+        xr, rr, largest = (
+            torch.tensor(part, dtype=torch.float64)
+            for part in (self._inner(self.image.x, r), self._inner(r, r), ratio)
         )
-        return float(rounding(xx, rr, torch.from_numpy(self.r).dtype))
+        value = float(dual_value(xr, rr, dual_scale(xr, rr, largest)))
+        return Dual(value, r.copy(), ratio)
 
-    def _inner(self, a: Any, b: Any) -> float:
+    def _inner(self, a: Floats, b: Floats) -> float:
         return float(self.kernels.inner(a, b, self.image.n))
 
     def codes(self) -> Tensor:
         """Return z, (1, M, h, w)."""
-        z = np.zeros(self.listed.shape, self.values.dtype)
-        z[self.atoms, self.rows, self.columns] = self.values
+        z = np.zeros(self.in_list.shape, self.active.values.dtype)
+        z[self.active.atoms, self.active.rows, self.active.columns] = self.active.values
         return torch.from_numpy(z)[None]

@@ -5,16 +5,15 @@ A step of ISTA from an extrapolated point y,
     z_{k+1} = h_{λ/L}(y_k + Dᵀ(x − D y_k)/L),
     y_{k+1} = z_{k+1} + (t_k − 1)/t_{k+1} (z_{k+1} − z_k),      t_{k+1} = (1 + √(1 + 4t_k²))/2,
 
-with what the textbook leaves to the reader:
+with three additions:
 
-- L follows the curvature along the step, ‖D(z − y)‖² ≤ L‖z − y‖²: D y is a combination of two D z
-  that are known, so the test is free.  L shrinks by 3 % a step and grows when the test fails, after
-  which the step is taken again.  Where codes are sparse it comes to a tenth of the Lipschitz
-  constant.
+- L follows the curvature along the step, ‖D(z − y)‖² ≤ L‖z − y‖².  The test is free, because D y
+  is a combination of two known D z.  L shrinks by 3 % a step.  When the test fails, L grows and the
+  step is taken again.  With sparse codes L comes to a tenth of the Lipschitz constant.
 - Momentum restarts when it points uphill, ⟨y_k − z_{k+1}, z_{k+1} − z_k⟩ > 0.
-- From zero, λ is lowered to its value in stages, which keeps the codes sparse on the way.
+- Continuation: from zero, λ comes down to its value step by step, which keeps the codes sparse.
 
-Each image of a batch has an L, a momentum and a stage of its own.
+Each image of a batch has its own L, momentum and λ.
 
 References
 ----------
@@ -22,24 +21,29 @@ Beck, Teboulle, "A fast iterative shrinkage-thresholding algorithm for linear in
 SIAM J. Imaging Sci. 2(1), 2009.  Scheinberg, Goldfarb, Bai, "Fast first-order methods for
 composite convex optimization with backtracking", Found. Comput. Math. 14, 2014.  O'Donoghue,
 Candès, "Adaptive restart for accelerated gradient schemes", Found. Comput. Math. 15, 2015.  Hale,
-Yin, Zhang, "Fixed-point continuation for ℓ1-minimization", SIAM J. Optim. 19(3), 2008 (stages).
+Yin, Zhang, "Fixed-point continuation for ℓ1-minimization", SIAM J. Optim. 19(3), 2008.
 """
 
-from collections.abc import Callable
+from contextlib import nullcontext
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from csc.acceleration import momentum
 from csc.checks import Weight
+from csc.compiled.threads import one_torch_thread
 from csc.precision import full_precision
 from csc.problem import Problem, pose
 from csc.solution import Solution
 from csc.solvers.ista import CHECK_EVERY
-from csc.solvers.steps import Spatial, Steps, choose, inner
+from csc.solvers.protocol import OnStep
+from csc.solvers.steps import Spatial, State, Step, Steps, choose, inner
+from csc.solvers.stopping import Stopping, warn_of_zero_codes
 
-SHRINK, GROW = 0.97, 1.3  # of L, after a step and where the curvature is larger
-SLACK = 1e-4  # relative curvature above L that is let pass
-STAGE, STAGE_STEPS = 0.5, 3  # factor of λ from stage to stage, and steps in one
+SHRINK, GROW = 0.97, 1.3  # factors of L after a step, and after a step with a larger curvature
+SLACK = 1e-4  # relative curvature above L that still passes
+LOWER, LOWER_EVERY = 0.5, 3  # continuation: the factor of λ, and steps between its changes
 STALLED = 1e-4  # relative decrease between checks at which bfloat16 gives way to the full dtype
 
 
@@ -53,9 +57,9 @@ def fista(
     nonneg: bool = False,
     mask: Tensor | None = None,
     start: Tensor | None = None,
-    max_iter: int = 1000,
+    max_iter: int = 10_000,
     tol: float = 1e-4,
-    on_step: Callable[[int, Tensor], None] | None = None,
+    on_step: OnStep | None = None,
     bfloat16: bool = False,
 ) -> Solution:
     """Minimise ½‖x − D z‖² + λ‖z‖₁ by FISTA with backtracking, restarts and continuation in λ.
@@ -66,8 +70,7 @@ def fista(
     ----------
     bfloat16 : bool
         Compute the convolutions in bfloat16 until they no longer lower the objective, then finish
-        in the dtype of the images.  Worth it where the hardware has bfloat16 and there are many
-        channels.
+        in the dtype of the images.  It pays on hardware with bfloat16, with many channels.
 
     Notes
     -----
@@ -86,83 +89,109 @@ def fista(
     """
     p = pose(x, D, lam, nonneg=nonneg, mask=mask)
     z = p.start(start, max_iter, tol)
+    stopping = Stopping(p, start, max_iter, tol)
     exact: Steps = Spatial(p) if bfloat16 else choose(p)
-    coarse = Spatial(p, bfloat16=True) if bfloat16 else exact
-    with exact.running():
-        run = _Run(p, z, coarse, exact, cold=start is None)
+    steps = Spatial(p, bfloat16=True) if bfloat16 else exact
+    with one_torch_thread() if exact.own_threads else nullcontext():
+        at = _begin(p, steps, z, _first_factor(p, exact) if start is None else x.new_ones(1))
         objective = torch.inf
         for k in range(max_iter + 1):
             if on_step:
-                on_step(k, run.codes())
-            # Without a tolerance only the last certificate is of interest.
-            if k == max_iter or (k % CHECK_EVERY == 0 and (tol > 0 or run.steps is not exact)):
-                z, r = run.codes(), run.residual(exact)
-                certificate = p.certify(z, r, exact.overshoot(r))
-                converged = certificate.within(tol)
-                if converged or k == max_iter:
+                on_step(k, at.codes())
+            # Without a tolerance only the last gap is of interest.
+            if k == max_iter or (k % CHECK_EVERY == 0 and (tol > 0 or steps is not exact)):
+                z = at.codes()
+                r = p.known(p.x - (at.image if steps is exact else exact.synthesis(z)))
+                estimate = p.estimate(z, r, exact.largest_ratio(r))
+                if stopping.over(k, z, r, estimate):
                     break
-                previous, objective = objective, float(certificate.objective.sum())
-                if run.steps is not exact and previous - objective < STALLED * objective:
-                    run.restart(exact, z)
-            run.step()
-    return Solution(z, certificate.objective, certificate.gap, k, converged)
+                previous, objective = objective, float(estimate.objective.sum())
+                if steps is not exact and previous - objective < STALLED * objective:
+                    steps = exact
+                    at = _begin(p, steps, z, at.factor)
+            at = _advance(p, steps, at)
+            if (k + 1) % LOWER_EVERY == 0:
+                at = at._replace(factor=(LOWER * at.factor).clamp(min=1))
+    return warn_of_zero_codes(p, stopping.solution())
 
 
-class _Run:
-    """Codes, images D z and momentum of a run; numbers have shape (B, 1, 1, 1)."""
+class Iterate(NamedTuple):
+    """What a step starts from; numbers have shape (B, 1, 1, 1)."""
 
-    def __init__(self, p: Problem, z: Tensor, steps: Steps, exact: Steps, *, cold: bool) -> None:
-        self.p, self.taken = p, 0
-        self.restart(steps, z)
-        self.stage = torch.ones_like(self.share)
-        if cold:
-            overshoot = exact.overshoot(p.x).to(self.L).view_as(self.L)
-            self.stage = torch.where(overshoot.isfinite(), STAGE * overshoot, 1.0).clamp(min=1)
-
-    def restart(self, steps: Steps, z: Tensor) -> None:
-        """Take steps from z in another way, without momentum."""
-        self.steps, self.image = steps, steps.synthesis(z)
-        self.z = self.previous = steps.take(z)
-        self.image_before = self.image
-        self.share = self.p.x.new_zeros(len(z), 1, 1, 1)  # (t_k − 1)/t_{k+1}
-        self.t = torch.ones_like(self.share)
-        # ‖D‖² is at least the square of the largest atom.
-        least = max(float(self.p.D.square().sum((1, 2, 3)).max()), torch.finfo(self.p.x.dtype).tiny)
-        self.L = torch.full_like(self.share, least)
-        self.least = torch.finfo(self.p.x.dtype).eps * self.L
+    state: State
+    image: Tensor  # D z
+    image_before: Tensor  # D z of the step before
+    momentum: Tensor  # (t_{k−1} − 1)/t_k
+    t: Tensor
+    L: Tensor
+    least_L: float  # L shrinks no further
+    factor: Tensor  # the weight is factor · λ
 
     def codes(self) -> Tensor:
-        """Return z."""
-        return self.steps.give(self.z)
+        """Return a copy of z, which later steps do not change."""
+        return self.state.now.z.clone()
 
-    def residual(self, exact: Steps) -> Tensor:
-        """Return x − D z in the dtype of the images."""
-        image = self.image if self.steps is exact else exact.synthesis(self.codes())
-        return self.p.known(self.p.x - image)
 
-    def step(self) -> None:
-        """Take a step, with a larger L until it bounds the curvature along the step."""
-        p, L = self.p, self.L
-        y_image = torch.lerp(self.image_before, self.image, 1 + self.share)
-        r = p.known(p.x - y_image)
-        while True:
-            step = self.steps.step(self.z, self.previous, self.share, r, L, self.stage)
-            change = p.known(step.image - y_image)
-            curved = inner(change, change)
-            # A step below rounding proves nothing about the curvature, and rounding must not decide
-            # whether an L that was set to the curvature is large enough.
-            noise = (4 * self.steps.eps) ** 2 * inner(step.image, step.image)
-            short = curved > (1 + SLACK) * L * step.moved + noise
-            if not bool(short.any()):
-                break
-            larger = torch.where(step.moved > 0, curved / step.moved, L).clamp(min=GROW * L)
-            L = torch.where(short, larger, L)
-        t = (1 + (1 + 4 * self.t.square()).sqrt()) / 2
-        restart = step.uphill > 0
-        self.share = torch.where(restart, 0.0, (self.t - 1) / t)
-        self.t = torch.where(restart, 1.0, t)
-        self.previous, self.z = self.z, step.z
-        self.image_before, self.image = self.image, step.image
-        self.L, self.taken = torch.maximum(SHRINK * L, self.least), self.taken + 1
-        if self.taken % STAGE_STEPS == 0:
-            self.stage = (STAGE * self.stage).clamp(min=1)
+def _begin(p: Problem, steps: Steps, z: Tensor, factor: Tensor) -> Iterate:
+    """Return the first iterate at z, without momentum."""
+    image = steps.synthesis(z)
+    zero = p.x.new_zeros(len(z), 1, 1, 1)
+    curvature = _least_curvature(p)
+    return Iterate(
+        state=steps.begin(z),
+        image=image,
+        image_before=image,
+        momentum=zero,
+        t=zero + 1,
+        L=zero + curvature,
+        least_L=torch.finfo(p.x.dtype).eps * curvature,
+        factor=zero + factor,
+    )
+
+
+def _first_factor(p: Problem, steps: Steps) -> Tensor:
+    """Return the factor of λ from which continuation starts, (B, 1, 1, 1)."""
+    ratio = steps.largest_ratio(p.x).to(p.x)
+    factor = torch.where(ratio.isfinite(), LOWER * ratio, 1.0).clamp(min=1)
+    return factor.view(-1, 1, 1, 1)
+
+
+def _least_curvature(p: Problem) -> float:
+    """Return the square of the largest atom, which is at most ‖D‖², but not zero."""
+    return max(float(p.D.square().sum((1, 2, 3)).max()), torch.finfo(p.x.dtype).tiny)
+
+
+def _advance(p: Problem, steps: Steps, at: Iterate) -> Iterate:
+    """Return the iterate after a step, with momentum restarted where it points uphill."""
+    step, L = _backtrack(p, steps, at)
+    coefficient, t = momentum(at.t)
+    restart = step.restart_test > 0
+    return Iterate(
+        state=step.state,
+        image=step.image,
+        image_before=at.image,
+        momentum=torch.where(restart, 0.0, coefficient),
+        t=torch.where(restart, 1.0, t),
+        # Where z is optimal no step has a curvature, and L must not shrink to zero.
+        L=(SHRINK * L).clamp(min=at.least_L),
+        least_L=at.least_L,
+        factor=at.factor,
+    )
+
+
+def _backtrack(p: Problem, steps: Steps, at: Iterate) -> tuple[Step, Tensor]:
+    """Return the step with an L that bounds the curvature along it, and that L."""
+    y_image = torch.lerp(at.image_before, at.image, 1 + at.momentum)
+    r, L = p.known(p.x - y_image), at.L
+    while True:
+        step = steps.step(at.state, at.momentum, r, L, at.factor)
+        change = p.known(step.image - y_image)
+        curved = inner(change, change)
+        # A step below rounding proves nothing about the curvature.  Rounding must not decide
+        # either whether an L that was set to the curvature is large enough.
+        noise = (4 * steps.eps) ** 2 * inner(step.image, step.image)
+        short = curved > (1 + SLACK) * L * step.squared_move + noise
+        if not bool(short.any()):
+            return step, L
+        larger = torch.where(step.squared_move > 0, curved / step.squared_move, L)
+        L = torch.where(short, larger.clamp(min=GROW * L), L)

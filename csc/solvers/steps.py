@@ -1,22 +1,24 @@
-"""How a dense solver takes a proximal step: compiled, in the Fourier domain, or by convolutions.
+"""Three ways to take a proximal step: compiled, in the Fourier domain, or by convolutions.
 
-A step from y = z + s (z − z_previous) with r = x − D y is
+A step from y = z + β (z − z_before) with r = x − D y is
 
-    new = h_θ(y + Dᵀr/L),      θ = stage · λ/L,
+    z_new = h_θ(y + Dᵀr/L),      θ = factor · λ/L.
 
-and a solver asks for D new, ‖y − new‖² and ⟨y − new, new − z⟩ with it.  :class:`Compiled` does it
-all in one pass over the codes and computes D new from what is not zero; it runs on a CPU.
-:class:`Fourier` works through the atoms in chunks that stay in cache.  :class:`Spatial` is left to
-PyTorch's convolutions, in bfloat16 if asked.  In the Fourier domain codes are zero where an atom
-would wrap around, so periodic convolution on any grid no smaller than the image is exact; the grid
-is the next one with small prime factors.
+It also returns D z_new, ‖y − z_new‖² and ⟨y − z_new, z_new − z⟩.
 
-Numbers have one entry for each image of a batch, shape (B, 1, 1, 1).
+- :class:`Compiled` takes one pass over the codes on a CPU.  It computes D z_new from the non-zero
+  codes.
+- :class:`Fourier` multiplies spectra, a chunk of atoms at a time, so that a chunk stays in cache.
+  Codes are zero where an atom would wrap around, so periodic convolution is exact on any grid at
+  least as large as the image.  The grid has small prime factors.
+- :class:`Spatial` calls PyTorch's convolutions, in bfloat16 if asked.
+
+A step keeps nothing for the next one: :class:`State` holds all that it starts from.  Numbers have
+one entry for each image of a batch, shape (B, 1, 1, 1).
 """
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -24,261 +26,279 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from csc.checks import code_shape
-from csc.compiled.threads import one_torch_thread, together, torch_threads
+from csc.compiled import records
+from csc.compiled.records import Flags, Floats, Scalars, Span
+from csc.compiled.threads import together, torch_threads
 from csc.problem import Problem
 from csc.prox import shrink
 
-if TYPE_CHECKING:
-    from csc.compiled.image import Image
-
 CHUNK = 2**21  # bytes of codes that are transformed at a time on a CPU
-LARGE = 2**17  # codes for which it is worth to compile
+LARGE = 2**17  # codes for which compiling pays
+
+
+class Codes(NamedTuple):
+    """Codes, and where they may differ from zero."""
+
+    z: Tensor  # (B, M, h, w)
+    in_use: Flags  # (B, M · h · runs), flags of `csc.compiled.records.Codes`; (B, 0) in PyTorch
+
+
+class State(NamedTuple):
+    """The codes that a step starts from, and room for those it leads to.
+
+    A step overwrites `spare`, so use the state it returns and drop the one it took.  Only a step
+    from the same state, with another L, may follow instead.
+    """
+
+    now: Codes
+    before: Codes  # those of the step before
+    spare: Codes
+
+    def next(self) -> "State":
+        """Return the state in which the codes in `spare` are the current ones."""
+        return State(now=self.spare, before=self.now, spare=self.before)
 
 
 class Step(NamedTuple):
-    """What a step leads to."""
+    """The result of a step."""
 
-    z: Any  # codes as the way to step keeps them
-    image: Tensor  # D z
-    moved: Tensor  # ‖y − z‖²
-    uphill: Tensor  # ⟨y − z, z − z_old⟩
+    state: State
+    image: Tensor  # D z_new
+    squared_move: Tensor  # ‖y − z_new‖²
+    restart_test: Tensor  # ⟨y − z_new, z_new − z⟩, positive where the momentum points uphill
 
 
 class Steps(Protocol):
-    """A way to take steps; `eps` is the relative rounding of its maps."""
+    """A way to take steps."""
 
-    eps: float
+    eps: float  # relative rounding of D and Dᵀ
+    own_threads: bool  # steps run on threads of our own, and PyTorch's would be in their way
 
-    def running(self) -> AbstractContextManager[Any]:
-        """Surround a run."""
-
-    def take(self, z: Tensor) -> Any:
-        """Return codes as they are kept here."""
-
-    def give(self, z: Any) -> Tensor:
-        """Return codes that are kept here as a tensor, which later steps do not change."""
+    def begin(self, z: Tensor) -> State:
+        """Return the state of codes z without momentum."""
 
     def synthesis(self, z: Tensor) -> Tensor:
         """Return D z."""
 
-    def overshoot(self, r: Tensor) -> Tensor:
-        """Return max |Dᵀr|/λ of each image, as of :class:`csc.problem.Problem`."""
+    def largest_ratio(self, r: Tensor) -> Tensor:
+        """Return max |Dᵀr|/λ of each image, as :meth:`csc.problem.Problem.largest_ratio`."""
 
-    def step(
-        self, z: Any, previous: Any, share: Tensor, r: Tensor, L: Tensor, stage: Tensor
-    ) -> Step:
-        """Take the step of z_previous = `previous`, s = `share`."""
+    def step(self, state: State, momentum: Tensor, r: Tensor, L: Tensor, factor: Tensor) -> Step:
+        """Take a step with β = `momentum`."""
 
 
-class Chunked:
-    """Steps in PyTorch; the maps are those of a subclass, for a chunk of the atoms at a time."""
-
-    def __init__(self, p: Problem) -> None:
-        self.p, self.eps = p, torch.finfo(p.x.dtype).eps
-
-    def running(self) -> AbstractContextManager[Any]:
-        """Surround a run."""
-        return nullcontext()
-
-    def take(self, z: Tensor) -> Tensor:
-        """Return codes as they are kept here."""
-        return z
-
-    def give(self, z: Tensor) -> Tensor:
-        """Return codes that are kept here as a tensor."""
-        return z
-
-    def adjoint(self, r: Tensor) -> Iterator[tuple[slice, Tensor]]:
-        """Yield chunks of atoms and their part of Dᵀr; forget the codes that were added."""
-        raise NotImplementedError
-
-    def add(self, atoms: slice, z: Tensor) -> None:
-        """Take the codes of a chunk of atoms."""
-        raise NotImplementedError
-
-    def total(self) -> Tensor:
-        """Return D z of the codes that were added."""
-        raise NotImplementedError
-
-    def synthesis(self, z: Tensor) -> Tensor:
-        """Return D z."""
-        for atoms, _ in self.adjoint(torch.zeros_like(self.p.x)):
-            self.add(atoms, z[:, atoms])
-        return self.total()
-
-    def overshoot(self, r: Tensor) -> Tensor:
-        """Return max |Dᵀr|/λ of each image."""
-        return self.p.overshoot(torch.cat([part for _, part in self.adjoint(r)], 1))
-
-    def step(
-        self, z: Tensor, previous: Tensor, share: Tensor, r: Tensor, L: Tensor, stage: Tensor
-    ) -> Step:
-        """Take the step of z_previous = `previous`, s = `share`."""
-        p, new = self.p, torch.empty_like(z)
-        moved, uphill = torch.zeros_like(L), torch.zeros_like(L)
-        for atoms, g in self.adjoint(r):
-            old = z[:, atoms]
-            y = torch.lerp(previous[:, atoms], old, 1 + share)
-            theta = stage * (p.lam[:, atoms] if p.lam.shape[1] > 1 else p.lam) / L
-            part = shrink(torch.addcdiv(y, g, L), theta, nonneg=p.nonneg)
-            new[:, atoms] = part
-            self.add(atoms, part)
-            y -= part
-            moved += inner(y, y)
-            uphill += inner(y, part.sub_(old))
-        return Step(new, self.total(), moved, uphill)
-
-
-class Spatial(Chunked):
+class Spatial:
     """Convolutions with all atoms at once, in the dtype of the images or in bfloat16."""
 
+    own_threads = False
+
     def __init__(self, p: Problem, *, bfloat16: bool = False) -> None:
-        super().__init__(p)
+        self.p = p
         self.dtype = torch.bfloat16 if bfloat16 else p.D.dtype
         self.eps = torch.finfo(self.dtype).eps
         layout = torch.channels_last if bfloat16 else torch.contiguous_format
         self.kernel = p.D.to(self.dtype).contiguous(memory_format=layout)
 
-    def adjoint(self, r: Tensor) -> Iterator[tuple[slice, Tensor]]:
-        """Yield all atoms and Dᵀr."""
-        yield slice(None), F.conv2d(r.to(self.dtype), self.kernel).to(r.dtype).contiguous()
+    def begin(self, z: Tensor) -> State:
+        """Return the state of codes z without momentum."""
+        return _begin(z)
 
-    def add(self, atoms: slice, z: Tensor) -> None:
-        """Take the codes."""
-        self.image = F.conv_transpose2d(z.to(self.dtype), self.kernel).to(z.dtype).contiguous()
+    def synthesis(self, z: Tensor) -> Tensor:
+        """Return D z."""
+        return F.conv_transpose2d(z.to(self.dtype), self.kernel).to(z.dtype).contiguous()
 
-    def total(self) -> Tensor:
-        """Return D z of the codes that were added."""
-        return self.image
+    def adjoint(self, r: Tensor) -> Tensor:
+        """Return Dᵀ r."""
+        return F.conv2d(r.to(self.dtype), self.kernel).to(r.dtype).contiguous()
+
+    def largest_ratio(self, r: Tensor) -> Tensor:
+        """Return max |Dᵀr|/λ of each image."""
+        return self.p.largest_ratio(self.adjoint(r))
+
+    def step(self, state: State, momentum: Tensor, r: Tensor, L: Tensor, factor: Tensor) -> Step:
+        """Take a step with β = `momentum`."""
+        all_atoms = slice(None)
+        z, squared_move, restart_test = _step_of_atoms(
+            self.p, state, all_atoms, self.adjoint(r), momentum, L, factor
+        )
+        return Step(state.next(), self.synthesis(z), squared_move, restart_test)
 
 
-class Fourier(Chunked):
+class Fourier:
     """Products of spectra, in chunks of atoms."""
 
+    own_threads = False
+
     def __init__(self, p: Problem) -> None:
-        super().__init__(p)
-        M, _, k, _ = p.D.shape
+        self.p, self.eps = p, torch.finfo(p.x.dtype).eps
         H, W = p.size
-        self.grid, self.codes = (fast_length(H), fast_length(W)), (H - k + 1, W - k + 1)
+        self.grid, self.codes = (fast_length(H), fast_length(W)), code_shape(p.x, p.D)[2:]
         self.kernel = torch.fft.rfft2(p.D, s=self.grid)  # (M, C, *grid/2)
         self.conjugate = self.kernel.conj().resolve_conj()
-        one = len(p.x) * p.D.element_size() * self.grid[0] * self.grid[1]
+        M, one = len(p.D), len(p.x) * p.D.element_size() * self.grid[0] * self.grid[1]
         self.chunk = max(1, CHUNK // one) if p.D.device.type == "cpu" else M
 
-    def adjoint(self, r: Tensor) -> Iterator[tuple[slice, Tensor]]:
-        """Yield chunks of atoms and their part of Dᵀr; forget the codes that were added."""
-        spectrum = torch.fft.rfft2(r, s=self.grid)  # (B, C, *grid/2)
-        self.sum = torch.zeros_like(spectrum)
+    def begin(self, z: Tensor) -> State:
+        """Return the state of codes z without momentum."""
+        return _begin(z)
+
+    def synthesis(self, z: Tensor) -> Tensor:
+        """Return D z."""
+        total = torch.zeros_like(self._spectrum(self.p.x))
+        for atoms in self._chunks():
+            self._add_synthesis(total, atoms, z[:, atoms])
+        return self._image(total)
+
+    def largest_ratio(self, r: Tensor) -> Tensor:
+        """Return max |Dᵀr|/λ of each image."""
+        spectrum = self._spectrum(r)
+        parts = [self._adjoint(spectrum, atoms) for atoms in self._chunks()]
+        return self.p.largest_ratio(torch.cat(parts, 1))
+
+    def step(self, state: State, momentum: Tensor, r: Tensor, L: Tensor, factor: Tensor) -> Step:
+        """Take a step with β = `momentum`."""
+        spectrum = self._spectrum(r)
+        total = torch.zeros_like(spectrum)
+        squared_move, restart_test = torch.zeros_like(L), torch.zeros_like(L)
+        for atoms in self._chunks():
+            g = self._adjoint(spectrum, atoms)
+            z, square, product = _step_of_atoms(self.p, state, atoms, g, momentum, L, factor)
+            self._add_synthesis(total, atoms, z)
+            squared_move += square
+            restart_test += product
+        return Step(state.next(), self._image(total), squared_move, restart_test)
+
+    def _chunks(self) -> Iterator[slice]:
+        for first in range(0, len(self.p.D), self.chunk):
+            yield slice(first, first + self.chunk)
+
+    def _spectrum(self, image: Tensor) -> Tensor:
+        """Return the spectrum (B, C, *grid/2) of an image."""
+        spectrum: Tensor = torch.fft.rfft2(image, s=self.grid)
+        return spectrum
+
+    def _image(self, spectrum: Tensor) -> Tensor:
+        """Return the image (B, C, H, W) of a spectrum."""
+        H, W = self.p.size
+        image: Tensor = torch.fft.irfft2(spectrum, s=self.grid)
+        return image[..., :H, :W].contiguous()
+
+    def _adjoint(self, spectrum: Tensor, atoms: slice) -> Tensor:
+        """Return the part of Dᵀ r for some atoms, from the spectrum of r."""
+        product = self.conjugate[atoms, 0] * spectrum[:, :1]
+        for c in range(1, spectrum.shape[1]):
+            product.addcmul_(self.conjugate[atoms, c], spectrum[:, c : c + 1])
         h, w = self.codes
-        for first in range(0, len(self.conjugate), self.chunk):
-            atoms = slice(first, first + self.chunk)
-            product = self.conjugate[atoms, 0] * spectrum[:, :1]
-            for c in range(1, spectrum.shape[1]):
-                product.addcmul_(self.conjugate[atoms, c], spectrum[:, c : c + 1])
-            yield atoms, torch.fft.irfft2(product, s=self.grid)[..., :h, :w]
+        g: Tensor = torch.fft.irfft2(product, s=self.grid)
+        return g[..., :h, :w]
 
-    def add(self, atoms: slice, z: Tensor) -> None:
-        """Take the codes of a chunk of atoms."""
+    def _add_synthesis(self, total: Tensor, atoms: slice, z: Tensor) -> None:
+        """Add the spectrum of the synthesis of some atoms to `total`, in place."""
         spectrum = torch.fft.rfft2(z, s=self.grid)
-        for c in range(self.sum.shape[1]):
-            self.sum[:, c] += (spectrum * self.kernel[atoms, c]).sum(1)
-
-    def total(self) -> Tensor:
-        """Return D z of the codes that were added."""
-        image: Tensor = torch.fft.irfft2(self.sum, s=self.grid)
-        return image[..., : self.p.size[0], : self.p.size[1]].contiguous()
+        for c in range(total.shape[1]):
+            total[:, c] += (spectrum * self.kernel[atoms, c]).sum(1)
 
 
-class _Codes(NamedTuple):
-    """Codes (B, M, h, w), and which runs of them may be other than zero, (B, M · h · runs)."""
+def _begin(z: Tensor) -> State:
+    """Return the state of codes z without momentum, for the ways in PyTorch."""
+    now, before = (z.clone(memory_format=torch.contiguous_format) for _ in range(2))
+    flags = np.zeros((len(z), 0), np.uint8)
+    return State(*(Codes(t, flags) for t in (now, before, torch.empty_like(now))))
 
-    z: Tensor
-    in_use: Any
 
-    def of(self, b: int) -> tuple[Any, Any]:
-        """Return those of an image, flat."""
-        return self.z[b].numpy().ravel(), self.in_use[b]
+def _step_of_atoms(
+    p: Problem,
+    state: State,
+    atoms: slice,
+    g: Tensor,
+    momentum: Tensor,
+    L: Tensor,
+    factor: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Write z_new of some atoms into `spare`, with g their part of Dᵀr.
+
+    Return z_new, ‖y − z_new‖² and ⟨y − z_new, z_new − z⟩ of these atoms.
+    """
+    old = state.now.z[:, atoms]
+    y = torch.lerp(state.before.z[:, atoms], old, 1 + momentum)
+    theta = factor * (p.lam[:, atoms] if p.lam.shape[1] > 1 else p.lam) / L
+    new = shrink(torch.addcdiv(y, g, L), theta, nonneg=p.nonneg)
+    state.spare.z[:, atoms] = new
+    y -= new
+    return state.spare.z[:, atoms], inner(y, y), inner(y, new.sub_(old))
 
 
 class Compiled:
     """The compiled kernels, image by image, the rows split among threads."""
+
+    own_threads = True
 
     def __init__(self, p: Problem) -> None:
         from csc.compiled import image, kernels
 
         self.kernels, self.eps = kernels, torch.finfo(p.x.dtype).eps
         self.images = [image.Image(p.of(b), torch_threads()) for b in range(len(p.x))]
-        self.kept: list[_Codes] = []
 
-    def running(self) -> AbstractContextManager[Any]:
-        """Surround a run."""
-        return one_torch_thread()
-
-    def take(self, z: Tensor) -> _Codes:
-        """Return codes as they are kept here."""
-        z = z.contiguous()
+    def begin(self, z: Tensor) -> State:
+        """Return the state of codes z without momentum."""
         M, h, w = z.shape[1:]
-        in_use = np.ones((len(z), M * h * -(-w // self.images[0].width)), np.uint8)
-        # A step writes to the one of three that is not what it starts from.
-        self.kept = [_Codes(torch.zeros_like(z), 0 * in_use) for _ in range(2)]
-        self.kept.append(_Codes(z.clone(), in_use * bool(z.any())))
-        return self.kept[-1]
-
-    def give(self, z: _Codes) -> Tensor:
-        """Return codes that are kept here as a tensor, which later steps do not change."""
-        return z.z.clone()
+        runs = -(-w // self.images[0].width)
+        in_use = np.full((len(z), M * h * runs), bool(z.any()), np.uint8)
+        state = _begin(z)
+        return State(
+            now=Codes(state.now.z, in_use),
+            before=Codes(state.before.z, in_use.copy()),
+            spare=Codes(state.spare.z.zero_(), np.zeros_like(in_use)),
+        )
 
     def synthesis(self, z: Tensor) -> Tensor:
         """Return D z."""
         images = []
         for image, codes in zip(self.images, z, strict=True):
             out = image.flat()
-            self.kernels.synthesise(out, image.D, *image.frame, codes.numpy(), 0, z.shape[2])
+            self.kernels.synthesise(out, image.atoms, codes.numpy())
             images.append(image.tensor(out))
         return torch.cat(images)
 
-    def overshoot(self, r: Tensor) -> Tensor:
-        """Return max |Dᵀr|/λ of each image."""
+    def largest_ratio(self, r: Tensor) -> Tensor:
+        """Return max |Dᵀr|/λ of each image, infinite where a λ is zero."""
         values = []
         for image, part in zip(self.images, r, strict=True):
-            unlisted = np.zeros(image.codes, bool)
-            highest = image.dense_pass(image.flat(part), np.inf, unlisted)[1]
-            values.append(highest if image.floor.all() else np.inf)
+            in_list = np.zeros(image.codes, bool)
+            ratio = image.dense_pass(image.flat(part), np.inf, in_list)[1]
+            values.append(ratio if image.weights.least.all() else np.inf)
         return torch.tensor(values, dtype=torch.float64)
 
-    def step(
-        self, z: _Codes, previous: _Codes, share: Tensor, r: Tensor, L: Tensor, stage: Tensor
-    ) -> Step:
-        """Take the step of z_previous = `previous`, s = `share`."""
-        new = next(codes for codes in self.kept if codes is not z and codes is not previous)
-        D_new, moved, uphill = torch.empty_like(r), torch.empty_like(L), torch.empty_like(L)
-        for b, image in enumerate(self.images):
-            D_new[b], moved[b], uphill[b] = self._step(
-                image,
-                [array for codes in (z, previous, new) for array in codes.of(b)],
-                image.scratch(0, r[b]),
-                [image.dtype.type(a[b].item()) for a in (share, L, stage)],
-            )
-        return Step(new, D_new, moved, uphill)
+    def step(self, state: State, momentum: Tensor, r: Tensor, L: Tensor, factor: Tensor) -> Step:
+        """Take a step with β = `momentum`."""
+        image, squared_move, restart_test = (torch.empty_like(t) for t in (r, L, L))
+        for b in range(len(self.images)):
+            scalars = Scalars(*(self.images[b].scalar(a[b].item()) for a in (momentum, L, factor)))
+            image[b], squared_move[b], restart_test[b] = self._step(state, b, r[b], scalars)
+        return Step(state.next(), image, squared_move, restart_test)
 
     def _step(
-        self, image: "Image", codes: list[Any], r: Any, numbers: list[Any]
+        self, state: State, b: int, r: Tensor, scalars: Scalars
     ) -> tuple[Tensor, float, float]:
-        def run(part: tuple[Any, tuple[int, int]]) -> Any:
-            out, span = part
-            out[:] = 0
-            return self.kernels.proximal_step(
-                r, image.groups, image.D, *image.frame, image.width, image.floor, image.lam,
-                image.nonneg, *codes, *numbers, out, *span,
-            )  # fmt: skip
+        """Take the step of image b; return D z_new and the two sums."""
+        image = self.images[b]
+        pixels = image.flat(r)
+        now, before, new = (
+            records.Codes(codes.z[b].numpy().ravel(), codes.in_use[b]) for codes in state
+        )
 
-        stripes = image.stripes()
-        images = [image.scratch(t) for t in range(1, 1 + len(stripes))]
-        sums = together(run, list(zip(images, stripes, strict=True)))
+        def run(span: Span) -> tuple[Floats, float, float]:
+            out = image.flat()
+            sums = self.kernels.proximal_step(
+                pixels, image.atoms, image.weights, now, before, new, scalars, out, span
+            )
+            return out, *sums
+
+        images, squares, products = zip(*together(run, image.stripes()), strict=True)
+        total = images[0]
         for other in images[1:]:
-            images[0] += other
-        moved, uphill = (sum(parts) for parts in zip(*sums, strict=True))
-        return image.tensor(images[0])[0], moved, uphill
+            total += other
+        return image.tensor(total)[0], sum(squares), sum(products)
 
 
 def choose(p: Problem) -> Steps:
@@ -287,10 +307,10 @@ def choose(p: Problem) -> Steps:
     B, M, h, w = code_shape(p.x, p.D)
     if C >= 16:
         return Spatial(p)
-    cpu = p.x.device.type == "cpu" and p.x.dtype in (torch.float32, torch.float64)
-    if cpu and k <= 16 and B * M * h * w >= LARGE:
+    real = p.x.dtype in (torch.float32, torch.float64)
+    if p.x.device.type == "cpu" and real and k <= 16 and B * M * h * w >= LARGE:
         return Compiled(p)
-    return Fourier(p) if k > 3 and p.x.dtype in (torch.float32, torch.float64) else Spatial(p)
+    return Fourier(p) if k > 3 and real else Spatial(p)
 
 
 def fast_length(n: int) -> int:

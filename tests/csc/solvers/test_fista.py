@@ -67,26 +67,27 @@ def test_a_step_is_its_formula(
         lam *= torch.rand(z.shape, generator=g) < 0.7
     p = pose(x, D, lam, nonneg=nonneg)
     A = torch.from_numpy(dense(D, (H, W)))
-    taken = way(p)
-    close(taken.synthesis(z).flatten(1), z.flatten(1) @ A.T)
+    steps = way(p)
+    close(steps.synthesis(z).flatten(1), z.flatten(1) @ A.T)
     if not (varied and free):
-        overshoot = p.overshoot((x.flatten(1) @ A).view_as(z))
-        close(taken.overshoot(x).flatten(), overshoot.flatten())
-    now = before = taken.take(z)
-    z_now = z_before = z
+        ratio = p.largest_ratio((x.flatten(1) @ A).view_as(z))
+        close(steps.largest_ratio(x).flatten(), ratio.flatten())
+    state = steps.begin(z)
+    now = before = z
     h = nonneg_soft_threshold if nonneg else soft_threshold
     for _ in range(3):
-        L, stage = (1 + draw(B, 1, 1, 1).abs() for _ in range(2))
-        share, r = draw(B, 1, 1, 1).abs(), draw(B, C, H, W)
-        found = taken.step(now, before, share, r, L, stage)
-        y = z_now + share * (z_now - z_before)
+        L, factor = (1 + draw(B, 1, 1, 1).abs() for _ in range(2))
+        momentum, r = draw(B, 1, 1, 1).abs(), draw(B, C, H, W)
+        steps.step(state, momentum, r, 2 * L, factor)  # a step that is taken again
+        found = steps.step(state, momentum, r, L, factor)
+        y = now + momentum * (now - before)
         gradient = (r.flatten(1) @ A).view_as(z)
-        expected = h(y + gradient / L, (stage * spread(lam, z) / L).expand_as(z))
-        close(taken.give(found.z), expected)
-        close(found.image.flatten(1), expected.flatten(1) @ A.T)
-        close(found.moved, (y - expected).square().sum((1, 2, 3), keepdim=True))
-        close(found.uphill, ((y - expected) * (expected - z_now)).sum((1, 2, 3), keepdim=True))
-        now, before, z_now, z_before = found.z, now, expected, z_now
+        new = h(y + gradient / L, (factor * spread(lam, z) / L).expand_as(z))
+        close(found.state.now.z, new)
+        close(found.image.flatten(1), new.flatten(1) @ A.T)
+        close(found.squared_move, (y - new).square().sum((1, 2, 3), keepdim=True))
+        close(found.restart_test, ((y - new) * (new - now)).sum((1, 2, 3), keepdim=True))
+        state, now, before = found.state, new, now
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -129,9 +130,9 @@ def test_curvature_along_the_way_is_far_below_the_lipschitz_constant() -> None:
     run = []
     original = steps.Fourier.step
 
-    def spy(self, z, previous, share, r, L, stage):  # noqa: ANN001, ANN202
+    def spy(self, state, momentum, r, L, factor):  # noqa: ANN001, ANN202
         run.append(float(L))
-        return original(self, z, previous, share, r, L, stage)
+        return original(self, state, momentum, r, L, factor)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(steps.Fourier, "step", spy)
@@ -147,13 +148,13 @@ def test_bfloat16_is_finished_in_the_dtype_of_the_images(C: int, monkeypatch) ->
     D = random_dictionary(12, C, 3, generator=g)
     lam = 0.3 * lam_max(x, D)
     used: list[torch.dtype] = []
-    original = Spatial.add
+    original = Spatial.step
 
-    def spy(self, atoms, z):  # noqa: ANN001, ANN202
+    def spy(self, state, momentum, r, L, factor):  # noqa: ANN001, ANN202
         used.append(self.dtype)
-        original(self, atoms, z)
+        return original(self, state, momentum, r, L, factor)
 
-    monkeypatch.setattr(Spatial, "add", spy)
+    monkeypatch.setattr(Spatial, "step", spy)
     found = fista(x, D, lam, tol=1e-4, max_iter=5000, bfloat16=True)
     assert used[0] == torch.bfloat16
     assert used[-1] == torch.float32
@@ -195,7 +196,8 @@ def test_long_runs_beside_the_optimum_stay_finite(large: int, monkeypatch) -> No
     """Where z = 0 is optimal no step has a curvature, and L must not shrink for ever."""
     monkeypatch.setattr(steps, "LARGE", large)
     x, D = photo_like(12, 12, dtype=torch.float32), atoms(dtype=torch.float32)
-    found = fista(x, D, 1.1 * lam_max(x, D), max_iter=5000, tol=0.0)
+    with pytest.warns(UserWarning, match="λ_max"):
+        found = fista(x, D, 1.1 * lam_max(x, D), max_iter=5000, tol=0.0)
     assert torch.isfinite(found.objective).all()
     assert not found.codes.any()
 
