@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from crnet.measuring.metrics import psnr, ssim
     from crnet.measuring.protocol import TABLE_2, TABLE_3, Protocol
     from crnet.model import CRNetA, CRNetB
+    from crnet.sparse import SparseCRNetA, SparseCRNetB
     from crnet.upscale import Upscaler, apply_tiled, upscale_picture
     from csc import __version__ as __version__
 
@@ -37,6 +38,8 @@ __all__ = [
     "ImageFileError",
     "Protocol",
     "RecipeError",
+    "SparseCRNetA",
+    "SparseCRNetB",
     "TrainingFailed",
     "Upscaler",
     "WeightsError",
@@ -67,6 +70,7 @@ _NAMES = {
     "crnet.measuring.metrics": ("psnr", "ssim"),
     "crnet.measuring.protocol": ("TABLE_2", "TABLE_3", "Protocol"),
     "crnet.model": ("CRNetA", "CRNetB"),
+    "crnet.sparse": ("SparseCRNetA", "SparseCRNetB"),
     "crnet.upscale": ("Upscaler", "apply_tiled", "upscale_picture"),
     "csc": ("__version__",),
 }  # fmt: skip

@@ -15,6 +15,7 @@ from csc.learning.learn import LearnedDictionary, LearningState, LearningStep, l
 from csc.prox import nonneg_soft_threshold, soft_threshold
 from csc.recursion import contraction, distance, settling, spectrum
 from csc.recursion.cista import CISTA
+from csc.recursion.ridge import RidgeBlock, RidgeStack, TiedBlock
 from csc.recursion.unfold import Kernels, recur, unfold
 from csc.solution import Solution, Status
 from csc.solvers.admm import admm
@@ -31,9 +32,12 @@ __all__ = [
     "LearnedDictionary",
     "LearningState",
     "LearningStep",
+    "RidgeBlock",
+    "RidgeStack",
     "Solution",
     "Solver",
     "SparseCoding",
+    "TiedBlock",
     "Status",
     "adjoint",
     "admm",

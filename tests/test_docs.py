@@ -50,7 +50,7 @@ def named_tests(path: Path) -> set[str]:
     "page", ["paper.md", "index.md", "architecture.md", "solvers.md", "training.md", "install.md"]
 )
 def test_what_the_paper_page_names_exists(page: str) -> None:
-    named = [s for s in spans(page) if re.match(rf"({'|'.join(PACKAGES)})\.\w", s)]
+    named = [s for s in spans(page) if re.fullmatch(rf"({'|'.join(PACKAGES)})(\.\w+)+", s)]
     assert [name for name in named if not resolves(name)] == []
     referred = [
         s
