@@ -103,6 +103,20 @@ def build(
         raise WeightsError(f"cannot build {architecture}: {error!r}") from error
 
 
+def outline(architecture: str, arguments: Mapping[str, Any], tensors: int = 2000) -> Network:
+    """Return a network on the meta device, see :func:`crnet.networks.outline`.
+
+    Raises
+    ------
+    WeightsError
+        If there is no such class, it does not take the arguments, or they are too large.
+    """
+    try:
+        return networks.outline(architecture, arguments, tensors)
+    except _UNFIT as error:
+        raise WeightsError(f"cannot build {architecture}: {error!r}") from error
+
+
 def serialize(net: Network, about: Card) -> bytes:
     """Return the bytes of a weights file.
 
@@ -352,10 +366,7 @@ def _check_shapes(
     ValueError
         If the weights have other names or shapes.
     """
-    try:
-        wanted = networks.outline(architecture, arguments, len(state)).state_dict()
-    except _UNFIT as error:
-        raise WeightsError(f"cannot build {architecture}: {error!r}") from error
+    wanted = outline(architecture, arguments, len(state)).state_dict()
     for name in sorted(wanted.keys() | state.keys()):
         if name not in state:
             raise ValueError(f"{name} is missing")

@@ -14,8 +14,6 @@ from baselines.resample import bicubic
 from baselines.sparse import csc_sr, scsr
 from crnet import loading
 from crnet.contracts import OnY, System
-from crnet.contracts import following as following
-from crnet.contracts import parameters as parameters
 from crnet.ensemble import Ensemble
 from crnet.errors import WeightsError
 from crnet.loading import Card
@@ -116,21 +114,6 @@ def find(name: str) -> Found:
     return _baseline(path, card)
 
 
-def system(
-    name: str,
-    device: str = "cpu",
-    *,
-    ensemble: bool = False,
-    precision: str = "float32",
-    memory_mib: float = 1024,
-) -> System:
-    """Return a system by name: ``find(name).open(...)``.
-
-    Parameters and errors are those of :func:`find` and :meth:`Found.open`.
-    """
-    return find(name).open(device, ensemble=ensemble, precision=precision, memory_mib=memory_mib)
-
-
 def _network(file: loading.Stored) -> Found:
     def make(device: str, precision: str, memory_mib: float) -> System:
         return Upscaler(file.network().to(device), memory_mib, precision=precision)
@@ -151,13 +134,3 @@ def _baseline(path: Path, card: Mapping[str, Any]) -> Found:
     except (KeyError, TypeError, ValueError) as error:
         raise WeightsError(f"{path} does not say its scales: {error!r}") from error
     return Found(path.stem, scales, path, card, lambda *_: LEARNED[kind](path))
-
-
-def scales(name: str) -> tuple[int, ...]:
-    """Return ``find(name).scales``."""
-    return find(name).scales
-
-
-def title(name: str) -> str:
-    """Return ``find(name).title``."""
-    return find(name).title

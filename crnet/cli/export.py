@@ -78,7 +78,8 @@ def _read(arguments: argparse.Namespace) -> tuple[Network, Card]:
             raise UsageError(f"--{error}") from error
     if arguments.scales:
         raise UsageError(f"--scales is for a .mat file; {given} says its own")
-    return loading.load(given), loading.card(given)
+    file = loading.stored(loading.find(given))
+    return file.network(), file.card
 
 
 def _measure(net: Network, card: Card, arguments: argparse.Namespace) -> list[Row]:

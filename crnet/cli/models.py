@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from baselines import weights
 from crnet import loading, networks
 from crnet.cli.messages import say
 from crnet.cli.options import Subcommands, add_command
+from crnet.contracts import parameters
 from crnet.errors import RecipeError
+from crnet.loading import Card
 from crnet.measuring.published import cells
-from crnet.systems import LEARNED, parameters, system
+from crnet.systems import BASELINES, Found, find
 from crnet.training import recipe
 
 SET = "Set5"
@@ -84,7 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.models:
         lines = [line for name in arguments.models for line in card_lines(about(name))]
     else:
-        names = ("bicubic", *LEARNED, *loading.bundled())
+        names = (*BASELINES, *loading.bundled())
         models = sorted(map(about, names), key=lambda model: -model.rank)
         lines = table_lines(models)
         lines += [
@@ -102,20 +103,17 @@ def about(name: str) -> Model:
     WeightsError
         If there is no such model.
     """
-    if name == "bicubic":
+    found = find(name)
+    if isinstance(found.card, Card):
+        return _network(name, found.path, found.card)
+    if found.path is None or found.card is None:
         known = {c.scale: c.psnr for c in cells(SET) if c.method.lower() == "bicubic"}
         return Model(name, "bicubic", (), None, {0: 0}, {}, {SET: known})
-    path = weights.bundled(name) if name in LEARNED else loading.find(name)
-    if path.suffix != ".ckpt":
-        card, *_ = weights.header(path)
-        if card.get("name") in LEARNED and "architecture" not in card:
-            return _sparse_coding(name, path, card)
-    return _network(name, path)
+    return _sparse_coding(name, found, found.card)
 
 
-def _network(name: str, path: Path) -> Model:
-    card = loading.card(name)
-    net = loading.build(card.architecture, card.arguments)
+def _network(name: str, path: Path | None, card: Card) -> Model:
+    net = loading.outline(card.architecture, card.arguments)
     if net.enlarged:  # works at the size of HR, whatever the scale
         work = dict.fromkeys(card.scales, networks.multiplications(net, 1))
     else:
@@ -132,9 +130,8 @@ def _network(name: str, path: Path) -> Model:
     )
 
 
-def _sparse_coding(name: str, path: Path, card: Mapping[str, Any]) -> Model:
-    one = system(name)
-    made = tuple(sorted(int(scale) for scale in card["scales"]))
+def _sparse_coding(name: str, found: Found, card: Mapping[str, Any]) -> Model:
+    one = found.open()
     training = {key: value for key, value in card["training"].items() if key != "psnr"}
     settings = {
         key: value
@@ -149,9 +146,9 @@ def _sparse_coding(name: str, path: Path, card: Mapping[str, Any]) -> Model:
     return Model(
         name,
         type(one).__name__,
-        made,
-        path,
-        {scale: parameters(one, scale) for scale in made},
+        found.scales,
+        found.path,
+        {scale: parameters(one, scale) for scale in found.scales},
         {},
         psnr,
         {**training, **settings},

@@ -9,8 +9,9 @@ from typing import Any, NoReturn, TypeAlias
 import torch
 
 from crnet.cli.messages import UsageError
+from crnet.contracts import System
 from crnet.errors import words
-from crnet.systems import System, scales, system
+from crnet.systems import Found, find
 from crnet.upscale import PRECISIONS
 
 
@@ -148,18 +149,18 @@ def systems(arguments: argparse.Namespace) -> dict[str, System]:
     if min(wanted) < 2:
         raise UsageError(f"--scales must be ≥ 2, got {words(wanted, 'and')}")
     device = open_device(arguments.device)
-    files: dict[str, str] = {}
+    found: dict[str, Found] = {}
     for given in arguments.model:
         name = label(given)
-        if name in files:
+        if name in found:
             raise UsageError(f"two models would be called {name}")
-        files[name] = given
-        check_scales(name, scales(given), wanted)
+        found[name] = find(given)
+        check_scales(name, found[name].scales, wanted)
     return {
-        name + "+" * arguments.ensemble: system(
-            given, device, ensemble=arguments.ensemble, precision=arguments.precision
+        name + "+" * arguments.ensemble: one.open(
+            device, ensemble=arguments.ensemble, precision=arguments.precision
         )
-        for name, given in files.items()
+        for name, one in found.items()
     }
 
 

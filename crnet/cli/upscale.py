@@ -17,6 +17,7 @@ from crnet.cli.options import (
     open_device,
 )
 from crnet.cli.progress import progress
+from crnet.contracts import System, following
 from crnet.data import find_images
 from crnet.errors import ImageFileError, words
 from crnet.files import (
@@ -27,7 +28,7 @@ from crnet.files import (
     read_picture,
     write_picture,
 )
-from crnet.systems import System, following, scales, system, title
+from crnet.systems import find
 from crnet.upscale import upscale_picture
 
 
@@ -61,15 +62,14 @@ def add(subcommands: Subcommands) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Enlarge image files."""
     device = open_device(arguments.device)
-    name = title(arguments.model)
-    check_scales(name, scales(arguments.model), [arguments.scale])
+    found = find(arguments.model)
+    check_scales(found.title, found.scales, [arguments.scale])
     if arguments.scale < 1:
         raise UsageError(f"--scale must be ≥ 1, got {arguments.scale}")
     if not 0 < arguments.memory < 1e9:
         raise UsageError(f"--memory must be > 0 MiB and below 1e9, got {arguments.memory:g}")
-    jobs = _jobs(arguments, name)
-    upscale = system(
-        arguments.model,
+    jobs = _jobs(arguments, found.title)
+    upscale = found.open(
         device,
         ensemble=arguments.ensemble,
         precision=arguments.precision,

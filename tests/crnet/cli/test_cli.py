@@ -19,9 +19,11 @@ from baselines.resample import bicubic
 from baselines.sparse import csc_sr, scsr
 from crnet.cli.options import label
 from crnet.cli.parser import main
+from crnet.contracts import following, parameters
 from crnet.data import read_y, sha256
 from crnet.measuring.evaluate import score
-from crnet.systems import following, parameters, system
+from crnet.systems import find
+from crnet.training.recipe import Recipe
 from tests.baselines.test_matlab import scn, srcnn, vdsr
 from tests.crnet.pictures import opened, photo, png16, save
 
@@ -295,6 +297,39 @@ def test_crnet_b_from_recipe_to_picture(here: Path, capsys) -> None:
         assert opened("c.png").size == (180, 180)
 
 
+def test_resume_needs_a_run(here: Path, capsys) -> None:
+    pytest.importorskip("lightning")
+    photos(here)
+    assert call("train", "crnet-a-compact", *TINY, "--resume") == 2
+    assert "runs/crnet-a-compact holds no run to resume" in one_line(capsys)
+    assert os.listdir() == ["photos"]
+
+
+def test_a_warmup_longer_than_the_steps_is_shortened_or_refused(
+    here: Path, capsys, monkeypatch
+) -> None:
+    train = pytest.importorskip("crnet.training.train")
+    trained: list[Recipe] = []
+    monkeypatch.setattr(train, "train", lambda recipe, *_, **__: trained.append(recipe))
+    assert call("train", "crnet-a-compact", "--steps", 60) == 0
+    assert "warm-up of 300 steps is shortened to 6" in one_line(capsys)
+    assert (trained[0].steps, trained[0].warmup) == (60, 6)
+    assert call("train", "crnet-a-compact", "--steps", 600) == 0
+    assert capsys.readouterr().err == ""
+    assert trained[1].warmup == 300
+    assert call("train", "crnet-a-compact", "--steps", 60, "--warmup", 60) == 2
+    assert "--warmup must be less than --steps, got 60 and 60" in one_line(capsys)
+
+
+def test_errors_about_sets_name_those_that_are_there(here: Path, capsys) -> None:
+    photos(here)
+    assert call("evaluate", "--data", ".", "--sets", "Set6") == 2
+    told = one_line(capsys)
+    assert ". holds photos; --sets (in training also --validation) names them" in told
+    assert call("data", "check", "--data", ".", "--sets", "Set6") == 2
+    assert ". holds photos" in one_line(capsys)
+
+
 def test_an_unknown_field_of_a_recipe_names_the_nearest(here: Path, capsys) -> None:
     (here / "my.toml").write_text("stepz = 3")
     assert call("train", "my.toml") == 2
@@ -341,6 +376,16 @@ def test_data_check_reports(here: Path, capsys) -> None:
     (here / "photos" / "bad.png").write_bytes(b"no")
     assert call("data", "check", "--data", ".") == 1
     assert "damaged: photos/bad.png: cannot be read" in capsys.readouterr().out
+
+
+def test_data_check_reads_the_sets_that_are_named(here: Path, capsys) -> None:
+    photos(here)
+    (here / "other").mkdir()
+    (here / "other" / "bad.png").write_bytes(b"no")
+    assert call("data", "check", "--data", ".", "--sets", "photos", "--test", "photos") == 0
+    out = capsys.readouterr().out
+    assert re.match(r"photos +1 images  \(test set\)\n", out)
+    assert "other" not in out
 
 
 def test_ensemble_and_recursions_are_measured(here: Path, capsys) -> None:
@@ -458,7 +503,7 @@ def test_files_of_sparse_coding_are_measured_and_upscale(here: Path, capsys) -> 
     (here / "mine").mkdir()
     save(here / "mine" / "a.png", photo(32, 30))
     f = csc_sr.load().at(2)
-    csc_sr.write("one.safetensors", [f], {})
+    csc_sr.write("one.safetensors", [f], {}, {})
     tensors, card = weights.read(weights.bundled("scsr"))
     weights.write("two.safetensors", {k: tensors[k] for k in ("lr.2", "hr.2")},
                  {**card, "scales": [2]})  # fmt: skip
@@ -487,7 +532,9 @@ def test_files_of_sparse_coding_are_measured_and_upscale(here: Path, capsys) -> 
 
 def test_parameters_are_of_the_model_that_runs() -> None:
     pair, filters = scsr.load().dictionaries[3], csc_sr.load().at(3)
-    at = {name: parameters(system(name), 3) for name in ("bicubic", "scsr", "csc-sr", "crnet-b")}
+    at = {
+        name: parameters(find(name).open(), 3) for name in ("bicubic", "scsr", "csc-sr", "crnet-b")
+    }
     assert at == {
         "bicubic": 0,
         "scsr": sum(D.numel() for D in pair),
@@ -531,7 +578,7 @@ def test_published_weights_become_a_model(
     y = read_y(here / "mine" / "a.png")
     for scale, row in zip(made, rows, strict=True):
         lr = torch.rand(1, 1, 9, 8)
-        assert torch.equal(system("net.safetensors")(lr, scale), theirs(lr, scale))
+        assert torch.equal(find("net.safetensors").open()(lr, scale), theirs(lr, scale))
         expected = f"{score(y, scale, theirs)[0]:.3f}"
         assert row[3] == expected
         assert card.psnr["mine"][str(scale)] == pytest.approx(float(expected), abs=1e-3)
@@ -567,8 +614,8 @@ def test_tiles_are_told_of_a_network_and_its_ensemble(here: Path) -> None:
     told: list[tuple[int, int]] = []
     y = torch.rand(1, 1, 9, 8)
     for ensemble, runs in ((False, 1), (True, 8)):
-        one = following(system("crnet-a", ensemble=ensemble), lambda *t: told.append(t))
+        one = following(find("crnet-a").open(ensemble=ensemble), lambda *t: told.append(t))
         one(y, 2)
-        assert told == runs * [(1, 1)]
+        assert told == runs * [(0, 1), (1, 1)]
         told.clear()
     assert following(bicubic, lambda *_: None) is bicubic

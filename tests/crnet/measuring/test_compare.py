@@ -8,11 +8,12 @@ import torch
 from baselines.resample import bicubic, imresize, modcrop
 from crnet import plot
 from crnet.cli.parser import main
+from crnet.contracts import parameters
 from crnet.data import read_rgb, read_y
 from crnet.files import Picture
 from crnet.measuring.compare import busiest, compare_on
 from crnet.measuring.evaluate import score
-from crnet.systems import BASELINES, parameters, scales, system
+from crnet.systems import BASELINES, find
 from crnet.upscale import upscale_picture
 from tests.crnet.pictures import opened, photo, save
 
@@ -89,7 +90,7 @@ def test_the_command_prints_the_table_and_writes_the_sheet(tmp_path: Path, capsy
     assert main(call) == 0
     told = capsys.readouterr().out
     assert "parameters" in told
-    assert f"{parameters(system('crnet-a'), 2):,}" in told
+    assert f"{parameters(find('crnet-a').open(), 2):,}" in told
     assert opened(tmp_path / "sheet.png").size[0] > 400
     assert main(call) == 1  # it is there
     assert "exists" in capsys.readouterr().err
@@ -111,7 +112,7 @@ def test_the_command_prints_the_table_and_writes_the_sheet(tmp_path: Path, capsy
 def test_baselines_by_name() -> None:
     x = torch.rand(1, 1, 8, 9, generator=torch.Generator().manual_seed(0))
     for name in BASELINES:
-        made = scales(name) or (2, 3, 4)
-        assert set(made) == {2, 3, 4}
-        assert system(name)(x, 3).shape == (1, 1, 24, 27)
-        assert (parameters(system(name, ensemble=True), 3) > 0) == (name != "bicubic")
+        found = find(name)
+        assert set(found.scales or (2, 3, 4)) == {2, 3, 4}
+        assert found.open()(x, 3).shape == (1, 1, 24, 27)
+        assert (parameters(found.open(ensemble=True), 3) > 0) == (name != "bicubic")

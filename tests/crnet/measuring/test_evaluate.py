@@ -14,7 +14,7 @@ from crnet.measuring.evaluate import Row, report, score, score_recursions, table
 from crnet.measuring.metrics import psnr
 from crnet.measuring.protocol import TABLE_2, TABLE_3
 from crnet.measuring.published import cells
-from crnet.systems import system
+from crnet.systems import find
 from tests.crnet.pictures import photo, save
 from tests.laws import close
 
@@ -230,8 +230,8 @@ def test_the_paper_stands_beside_our_rows() -> None:
 
 
 def test_systems_by_name() -> None:
-    assert system("bicubic").function is bicubic
-    plus = system("crnet-a", ensemble=True)
+    assert find("bicubic").open().function is bicubic
+    plus = find("crnet-a").open(ensemble=True)
     assert isinstance(plus, crnet.Ensemble)
     with pytest.raises(crnet.WeightsError, match="no model and no file none"):
-        system("none")
+        find("none")
