@@ -3,7 +3,9 @@
 Pillow drops bits, channels and missing rows without a word.  Here each of them is an error.
 """
 
+import io
 import os
+import re
 import zlib
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,11 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from crnet.errors import ImageFileError
+
+_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+# Bytes that decode to some pixels, unlike the zeros that Pillow's decoder takes for missing ones,
+# with every restart marker that may be due.
+_MORE_PIXELS = b"".join(bytes(range(254, 0, -1)) + bytes([0xFF, 0xD0 + i % 8]) for i in range(16))
 
 
 def refuse_what_would_be_lost(path: Path, image: Image.Image) -> None:
@@ -86,6 +93,32 @@ def _png_bytes(header: bytes) -> int:
         if columns > 0 and rows > 0:
             total += rows * (1 + (columns * bits + 7) // 8)
     return total
+
+
+def refuse_short_jpeg(path: Path, image: Image.Image) -> None:
+    """Raise `ValueError` if the data of a JPEG file end before its last pixel.
+
+    Pillow paints the missing pixels grey if an end marker follows.  It decodes whatever stands
+    before that marker, so bytes put there change the pixels of a short file, and of no other.
+    A progressive file that lacks whole scans is legal, and passes with less detail.
+    """
+    data = path.read_bytes()
+    longer = data[: _end_of_jpeg(data)] + _MORE_PIXELS + b"\xff\xd9"
+    with Image.open(io.BytesIO(longer), formats=("JPEG",)) as other:
+        if other.tobytes() != image.tobytes():
+            raise ValueError("it is truncated, the last of its pixels are missing")
+
+
+def _end_of_jpeg(data: bytes) -> int:
+    """Return where the end marker of the first picture of a JPEG file stands."""
+    at = 2  # behind the start marker
+    while data[at : at + 2] not in (b"\xff\xd9", b""):
+        is_scan = data[at + 1] == 0xDA
+        at += 2 + int.from_bytes(data[at + 2 : at + 4])
+        if is_scan:  # its coded pixels reach to the next marker; restarts are part of them
+            marker = _MARKER.search(data, at)
+            at = marker.start() if marker else len(data)
+    return at
 
 
 def decode(path: Path, image: Image.Image, *, upright: bool) -> tuple[Tensor, Tensor | None, int]:

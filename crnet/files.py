@@ -20,7 +20,13 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from baselines.resample import round_uint8
-from crnet.decode import colors_of, decode, refuse_short_png, refuse_what_would_be_lost
+from crnet.decode import (
+    colors_of,
+    decode,
+    refuse_short_jpeg,
+    refuse_short_png,
+    refuse_what_would_be_lost,
+)
 from crnet.errors import ImageFileError
 from crnet.metadata import Metadata, read_metadata, save_options
 
@@ -139,6 +145,8 @@ def _read(path: Path, image: Image.Image) -> Picture:
     else:
         image.load()
         metadata = read_metadata(image)
+    if image.format in ("JPEG", "MPO"):
+        refuse_short_jpeg(path, image)
     icc_profile = image.info.get("icc_profile")
     color, alpha, bits = decode(path, image, upright="damaged EXIF" in metadata.not_kept)
     if icc_profile and colors_of(icc_profile) not in (None, color.shape[1]):

@@ -279,6 +279,23 @@ def half(path: Path) -> Path:
     return written(path, whole[: len(whole) // 2])
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(
+    "options", [{}, {"progressive": True}, {"restart_marker_blocks": 3}, {"subsampling": 2}]
+)
+def test_a_jpeg_that_ends_early_is_truncated(tmp_path: Path, options: dict, channels: int) -> None:
+    """Pillow accepts it if an end marker follows, and its last pixels are grey."""
+    path = save(tmp_path / "a.jpg", photo(99, 80, channels), **options)
+    read_picture(path)
+    whole = path.read_bytes()
+    written(path, whole + b"trailing bytes")  # as editors of photos leave them
+    read_picture(path)
+    for missing in (9,) if "progressive" in options else (9, 99, len(whole) // 3):
+        written(path, whole[:-missing].rstrip(b"\xff") + b"\xff\xd9")
+        with pytest.raises(ImageFileError, match="it is truncated"):
+            read_picture(path)
+
+
 @pytest.mark.parametrize("name", ["a.png", "a.eps"])
 def test_only_the_formats_that_are_meant_are_opened(tmp_path: Path, monkeypatch, name: str) -> None:
     """Pillow hands an EPS file to ghostscript, whatever its suffix."""
