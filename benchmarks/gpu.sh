@@ -60,9 +60,7 @@ at_hand() { # the sets of a list that exist
   for name in "$@"; do [ -d "$CRNET_DATA/$name" ] && echo "$name"; done
 }
 
-crnet() {
-  "$PYTHON" -c 'import sys; from crnet.cli import main; sys.exit(main())' "$@"
-}
+CRNET=("$PYTHON" -c 'import sys; from crnet.cli import main; sys.exit(main())')
 
 say() {
   echo "[$(date +%T), $(((END - SECONDS) / 60)) min left] $*" | tee -a "$OUT/gpu.log"
@@ -70,12 +68,12 @@ say() {
 
 publish() { # NAME: its log, averaged weights and state, each replaced as a whole
   cp "$RUNS/$1.log" "$OUT/$1.log" 2>/dev/null
-  cp "$(ls -d "$RUNS/$1"/logs/*/metrics.csv 2>/dev/null | tail -1)" "$OUT/$1.csv" 2>/dev/null
+  cp "$(ls -d "$RUNS/$1"/logs/*/metrics.csv 2>/dev/null | tail -n 1)" "$OUT/$1.csv" 2>/dev/null
   [ -e "$RUNS/$1/last.ckpt" ] || return 0
   rm -rf "$OUT/$1.new" && mkdir "$OUT/$1.new" &&
     split -b 15000000 "$RUNS/$1/last.ckpt" "$OUT/$1.new/" &&
     rm -rf "$OUT/$1.state" && mv "$OUT/$1.new" "$OUT/$1.state"
-  crnet export "$RUNS/$1/last.ckpt" "$OUT/$1.safetensors" --sets --overwrite >/dev/null
+  "${CRNET[@]}" export "$RUNS/$1/last.ckpt" "$OUT/$1.safetensors" --sets --overwrite >/dev/null
 }
 
 publish_every_minute() { # NAME: as long as its mark is there
@@ -87,7 +85,18 @@ publish_every_minute() { # NAME: as long as its mark is there
   done
 }
 
-trap 'rm -f "$RUNS"/*.training' EXIT
+TRAINING_NOW=
+TRAINER=
+stopped() { # by a signal: the run saves, and its state is published
+  trap - TERM INT
+  rm -f "$RUNS"/*.training
+  [ -n "$TRAINER" ] && kill -TERM "$TRAINER" 2>/dev/null
+  wait
+  [ -n "$TRAINING_NOW" ] && publish "$TRAINING_NOW"
+  say "stopped; the same command goes on"
+  exit 143
+}
+trap stopped TERM INT
 
 train() { # NAME MINUTES ARGUMENTS: start a run, or go on with it
   local name=$1 minutes=$2 resume=
@@ -99,26 +108,30 @@ train() { # NAME MINUTES ARGUMENTS: start a run, or go on with it
   say "$name: $minutes minutes $resume"
   touch "$RUNS/$name.training"
   publish_every_minute "$name" &
-  crnet train "$@" --minutes "$minutes" --sets $(at_hand $TRAINING) \
+  TRAINING_NOW=$name
+  "${CRNET[@]}" train "$@" --minutes "$minutes" --sets $(at_hand $TRAINING) \
     --validation $(at_hand gb82) --device "$DEVICE" --save-minutes 1 \
-    --out "$RUNS/$name" $resume $TINY >>"$RUNS/$name.log" 2>&1 ||
-    say "$name failed: $(tail -1 "$RUNS/$name.log")"
-  rm "$RUNS/$name.training"
+    --out "$RUNS/$name" $resume $TINY >>"$RUNS/$name.log" 2>&1 &
+  TRAINER=$! # in the background, so that a signal is heard
+  wait "$TRAINER" || say "$name failed: $(tail -n 1 "$RUNS/$name.log")"
+  TRAINER=
+  rm -f "$RUNS/$name.training"
   wait
   publish "$name"
+  TRAINING_NOW=
 }
 
 say "tests"
 if "$PYTHON" -c 'import pytest, hypothesis' 2>/dev/null; then
   (cd "$ROOT" && timeout 120 "$PYTHON" -m pytest -q -p no:cacheprovider -m cuda \
-    tests/crnet/training 2>&1) | tail -25 | tee -a "$OUT/gpu.log"
+    tests/crnet/training 2>&1) | tail -n 25 | tee -a "$OUT/gpu.log"
 else
   say "no pytest or no hypothesis here: the tests are left out"
 fi
 
 say "rates"
 timeout 120 "$PYTHON" "$ROOT/benchmarks/train_step.py" --device "$DEVICE" \
-  --json "$OUT/rates.json" $RATES 2>&1 | tail -5 | tee -a "$OUT/gpu.log"
+  --json "$OUT/rates.json" $RATES 2>&1 | tail -n 5 | tee -a "$OUT/gpu.log"
 
 parts=0
 for name in $NETWORKS; do
@@ -142,7 +155,7 @@ done
 for name in $NETWORKS; do
   [ -e "$RUNS/$name/last.ckpt" ] || continue
   say "PSNR of $name"
-  crnet export "$RUNS/$name/last.ckpt" "$OUT/$name.safetensors" --sets $(at_hand $TESTS) \
+  "${CRNET[@]}" export "$RUNS/$name/last.ckpt" "$OUT/$name.safetensors" --sets $(at_hand $TESTS) \
     --device "$DEVICE" --overwrite 2>&1 | tee -a "$OUT/gpu.log" "$OUT/$name.txt"
 done
 say "done: $(du -sh "$OUT" | cut -f1) in $OUT"
