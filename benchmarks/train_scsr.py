@@ -2,8 +2,8 @@
 
     OMP_NUM_THREADS=1 python benchmarks/train_scsr.py --data ROOT --out FILE [--seed 0]
 
-The file that ships, baselines/weights/scsr.safetensors, was made by this call.  Patches are drawn
-from all images in proportion to their size; Set5's woman is no image of T91.
+This call made baselines/sparse/weights/scsr.safetensors.  Each image gives patches in proportion to
+its size.  T91 does not contain Set5's woman.
 """
 
 import argparse
@@ -24,6 +24,7 @@ SIDE = {2: 7, 3: 9, 4: 9}
 
 
 def main() -> None:
+    """Learn, measure, write."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", type=Path, required=True, metavar="ROOT")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE")
@@ -62,6 +63,7 @@ def main() -> None:
 
 
 def learn(options: argparse.Namespace, scale: int) -> Coupled:
+    """Return the dictionaries of a scale."""
     generator = torch.Generator().manual_seed(options.seed)
     images = [
         modcrop(read_y(path), scale).float() / 255 for path in find_images(options.data / "T91")
@@ -87,11 +89,12 @@ def learn(options: argparse.Namespace, scale: int) -> Coupled:
 
 
 def measure(system: ScSR, root: Path) -> dict[str, float]:
+    """Return the mean PSNR on Set5 by scale, and print it."""
     rows = evaluate({"ScSR": system}, root, ["Set5"], system.scales, protocol=TABLE_2)
     for row in rows:
         measured = f"{row.psnr:.2f} dB / {row.ssim:.4f}, {row.seconds:.1f} s an image"
         print(f"  Set5 ×{row.scale}: {measured}", flush=True)
-    return {str(row.scale): round(row.psnr, 2) for row in rows}
+    return {str(row.scale): round(row.psnr, 4) for row in rows}
 
 
 if __name__ == "__main__":

@@ -1,44 +1,44 @@
-"""Learn CSC-SR: LR atoms from LR residuals, then mapping and HR atoms from their codes.
+"""Learn CSC-SR: LR atoms from LR residuals, then the mapping and the HR atoms from their codes.
 
-For pairs of LR and HR images, all that is left of the images once they are coded are two sums,
+Once the images are coded, two sums hold all that the HR side needs of them,
 
     min_{W, f} Σ ½‖x − l↑ − Σ_j f_j * Z_j‖²     with ‖f_j‖² ≤ e, w_j ≥ 0, Σ_i w_ji = 1
-             = const + ½⟨G, A * G⟩ − ⟨B, G⟩,     G_i = Σ_j w_ji f_j,
+             = const + ½⟨E, A * E⟩ − ⟨B, E⟩,     E_i = Σ_j w_ji f_j,
 
-A and B as of :mod:`csc.learning.surrogate`: where an HR image is laid out as s² channels of LR
-size, zero insertion and an HR atom of side s k are an ordinary convolution with s² channels of
-side k.  So the number of images costs nothing after the coding, and the alternation runs to
-convergence:
+with the effective HR atoms E, and A and B as in :mod:`csc.learning.surrogate`.  An HR image is laid
+out as s² channels of LR size.  Then zero insertion and an HR atom of side s k are an ordinary
+convolution with s² channels of side k.  After the coding, the cost does not depend on the number
+of images, so the alternation runs to convergence:
 
-- f, W held: the surrogate of A_f = W A Wᵀ and B_f = W B over atoms in a ball, by
+- f, with W fixed: the surrogate of A_f = W A Wᵀ and B_f = W B over atoms in a ball, by
   :func:`csc.learning.surrogate.minimise_surrogate`;
-- W, f held: a quadratic over simplices, by accelerated projected gradients.
+- W, with f fixed: a quadratic over simplices, by accelerated projected gradients.
 
-Neither step ever raises the objective.  With as many HR atoms as LR atoms, or more, and a slack
-energy bound, G is free and its minimiser is reached by the first step in f alone; the mapping does
-something only where M < N or where the bound binds.
+Neither step raises the objective.  If M ≥ N and the bound does not bind, E is free and the first
+step in f finds its minimiser.  So the mapping matters only where M < N or where the bound binds.
 
 References
 ----------
 Gu, Zuo, Xie, Meng, Feng, Zhang, "Convolutional sparse coding for image super-resolution", ICCV
-2015: there by stochastic ADMM, image by image.  Duchi, Shalev-Shwartz, Singer, Chandra, "Efficient
-projections onto the ℓ1-ball for learning in high dimensions", ICML 2008 (the simplex).
+2015, which learns by stochastic ADMM, image by image.  Duchi, Shalev-Shwartz, Singer, Chandra,
+"Efficient projections onto the ℓ1-ball for learning in high dimensions", ICML 2008 (the simplex).
 """
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from numbers import Integral, Real
+from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from baselines.resample import bicubic, imresize, mirror, modcrop
-from baselines.sparse.csc_sr import Filters, check_numbers, check_scale, margin, split
-from baselines.sparse.csc_sr_refine import refine
-from csc import Solution, coordinate_descent, learn_dictionary, random_dictionary
-from csc.checks import check_finite, check_images
+from baselines.sparse.csc_sr import Filters, check_weights, effective_atoms, margin, split
+from baselines.sparse.csc_sr_refine import Pair, refine
+from csc import Solver, coordinate_descent, learn_dictionary, random_dictionary
+from csc.acceleration import momentum
+from csc.checks import check_finite, check_images, check_integer, check_number
 from csc.learning.surrogate import (
     apply_correlations,
     correlation_spectrum,
@@ -47,43 +47,40 @@ from csc.learning.surrogate import (
     project,
 )
 
-# Defaults that are ours; the paper's are unknown.  λ and μ are for Y in [0, 1], the best
-# of a handful at ×3 on 12 photos of General100; Set5 was measured along with them.
+# Ours, since the paper's are unknown.  λ and μ are for Y in [0, 1]: the best of a few values at ×3
+# on 12 photos of General100, where Set5 was measured, too.
 LAM, MU = 0.004, 0.1
-# e over s².  On Set5 ×3, the LR atoms held: 1 comes to 32.23 dB, 2 to 32.36, 16, which binds
-# nowhere, to 32.36.
+# e/s².  On Set5 ×3 with fixed LR atoms: 1 gives 32.23 dB, 2 and 16 give 32.36; 16 never binds.
 ENERGY = 2.0
 CODING_TOL, MOST_STEPS = 0.03, 300  # of the codes of training images
 ATOMS_TOL = 1e-5  # relative gap of a step in f
 W_STEPS = 50  # projected gradients in a step in W
 
 
-@dataclass(frozen=True)
-class Pair:
-    """A training image, split.
+class Learner(Protocol):
+    """Learns LR atoms from LR residuals, as :func:`our_dictionary`."""
 
-    Attributes
-    ----------
-    low : Tensor, shape (1, 1, h, w)
-        y − l, mirrored around by the margin.
-    high : Tensor, shape (1, 1, scale·h, scale·w)
-        x − l↑, mirrored alike.
-    """
-
-    low: Tensor
-    high: Tensor
+    def __call__(
+        self,
+        images: Sequence[Tensor],
+        D: Tensor,
+        lam: float,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Return atoms (N, 1, k, k), learned from the start D with weight λ."""
 
 
 @dataclass(frozen=True)
 class Sums:
-    """All that the HR side needs of images and codes, float64.
+    """The sums of images and codes that the HR side needs, float64.
 
     Attributes
     ----------
     A : Tensor, shape (N, N, 2k-1, 2k-1)
         Correlations of the LR codes.
     B : Tensor, shape (N, s², k, k)
-        Correlations of the LR codes with the HR residuals, laid out as s² channels.
+        Correlations of the LR codes with the HR residuals; these are laid out as s² channels.
     energy : float
         Σ ‖x − l↑‖².
     """
@@ -95,14 +92,14 @@ class Sums:
 
 @dataclass(frozen=True)
 class Trained:
-    """Filters and how they came about.
+    """Learned filters, and the course of their objective.
 
     Attributes
     ----------
     filters : Filters
-        What was learned.
+        The filters.
     objective : tuple of float
-        Σ ½‖x − l↑ − Σ_j f_j * Z_j‖² after every step in f and every step in W: it never rises.
+        Σ ½‖x − l↑ − Σ_j f_j * Z_j‖² after every step in f and every step in W.  It never rises.
     """
 
     filters: Filters
@@ -123,7 +120,7 @@ def our_dictionary(
     lam : float
         Weight λ.
     generator : torch.Generator, optional
-        Source of randomness.
+        Source of randomness; torch's global one by default.
 
     Returns
     -------
@@ -143,9 +140,9 @@ def train(
     mu: float = MU,
     energy: float | None = None,
     rounds: int = 5,
-    learner: Callable[..., Tensor] = our_dictionary,
+    learner: Learner = our_dictionary,
     refinement: int = 0,
-    solver: Callable[..., Solution] = coordinate_descent,
+    solver: Solver = coordinate_descent,
     generator: torch.Generator | None = None,
     on_step: Callable[[int, float], None] | None = None,
 ) -> Trained:
@@ -154,11 +151,11 @@ def train(
     Parameters
     ----------
     images : sequence of Tensors, shape (1, 1, H, W)
-        HR Y in [0, 1], float32 or float64; sizes may differ.
+        HR Y in [0, 1], float32 or float64, of any sizes.
     scale : int
         s ≥ 2.
     atoms, hr_atoms : int
-        N and M; the paper has 800 and 1000.
+        N and M; 800 and 1000 in the paper.
     side : int
         k, odd; HR atoms have side s k.
     lam, mu : float
@@ -166,19 +163,19 @@ def train(
     energy : float, optional
         Bound e > 0 on ‖f_j‖²; 2 s² by default, since an HR atom has s² times the pixels.
     rounds : int
-        Alternations of a step in f and a step in W.
-    learner : callable
-        Called as ``learner(residuals, D, lam, generator=)``, returns the LR atoms:
-        :func:`our_dictionary`, or :func:`csc.learning.sporco.sporco_dictionary`.
+        Number of steps in f, each with a step in W.
+    learner : Learner
+        Learns the LR atoms: :func:`our_dictionary`, or
+        :func:`csc.learning.sporco.sporco_dictionary`.
     refinement : int
         Steps of :func:`baselines.sparse.csc_sr_refine.refine` on the LR atoms, before the rounds;
-        none in the paper.
-    solver : callable
-        As of :func:`baselines.sparse.csc_sr.upscale`.
+        0 is the paper's method.
+    solver : Solver
+        As in :func:`baselines.sparse.csc_sr.upscale`.
     generator : torch.Generator, optional
         Source of randomness; torch's global one by default.
     on_step : callable, optional
-        Called with (step, mean squared error of its crops) in the refinement.
+        As in :func:`baselines.sparse.csc_sr_refine.refine`.
 
     Returns
     -------
@@ -187,7 +184,7 @@ def train(
     Raises
     ------
     ValueError, TypeError
-        If there is no image, one is too small or holds NaN, or a number is out of its range.
+        If there are no images, one is too small or holds NaN, or a number is out of its range.
 
     Examples
     --------
@@ -197,12 +194,13 @@ def train(
     >>> tuple(trained.filters.F.shape), trained.objective[-1] <= trained.objective[0]
     ((6, 1, 6, 6), True)
     """
-    check_scale(scale)
-    check_numbers(lam, mu)
+    check_integer(scale, "scale", least=2)
+    check_weights(lam, mu)
     _check_sizes(atoms, hr_atoms, side, rounds, refinement)
     energy = ENERGY * scale**2 if energy is None else energy
-    if not isinstance(energy, Real) or not 0 < energy < math.inf:
-        raise ValueError(f"energy must be a finite number > 0, got {energy!r}")
+    check_number(energy, "energy")
+    if energy == 0:
+        raise ValueError("energy must be > 0, got 0")
     D = random_dictionary(atoms, 1, side, generator=generator)
     pairs = make_pairs(images, scale, mu, margin(D))
     D = D.to(pairs[0].low)
@@ -210,19 +208,10 @@ def train(
     sums = code_pairs(pairs, D, lam, scale, solver=solver)
     if refinement:
         W, hr, _ = fit_hr(sums, hr_atoms, energy, rounds, generator=generator)
-        both = [(pair.low, pair.high) for pair in pairs]
         D, _ = refine(
-            D,
-            W,
-            hr,
-            both,
-            lam,
-            energy,
-            steps=refinement,
-            solver=solver,
-            generator=generator,
-            on_step=on_step,
-        )
+            D, W, hr, pairs, lam, energy,
+            steps=refinement, solver=solver, generator=generator, on_step=on_step,
+        )  # fmt: skip
         sums = code_pairs(pairs, D, lam, scale, solver=solver)
     W, hr, objective = fit_hr(sums, hr_atoms, energy, rounds, generator=generator)
     hr = F.pixel_shuffle(hr, scale)  # (M, 1, s k, s k)
@@ -230,7 +219,7 @@ def train(
 
 
 def make_pairs(images: Sequence[Tensor], scale: int, mu: float, pad: int) -> list[Pair]:
-    """Reduce HR images, split them, and subtract the enlarged smooth part from both sides.
+    """Reduce HR images, split the LR images, and subtract the smooth part from both.
 
     Parameters
     ----------
@@ -246,7 +235,7 @@ def make_pairs(images: Sequence[Tensor], scale: int, mu: float, pad: int) -> lis
     Raises
     ------
     ValueError, TypeError
-        If there is no image, or one is no (1, 1, H, W), too small or not finite.
+        If there are no images, or one is not (1, 1, H, W), is too small or is not finite.
     """
     if not images:
         raise ValueError("there are no images; training needs at least one")
@@ -268,22 +257,22 @@ def code_pairs(
     lam: float,
     scale: int,
     *,
-    solver: Callable[..., Solution] = coordinate_descent,
+    solver: Solver = coordinate_descent,
 ) -> Sums:
     """Return the sums of LR codes and HR residuals over all pairs.
 
     Parameters
     ----------
     pairs : sequence of Pair
-        Of :func:`make_pairs`.
+        From :func:`make_pairs`.
     D : Tensor, shape (N, 1, k, k)
         LR atoms.
     lam : float
         Weight λ.
     scale : int
         s.
-    solver : callable
-        As of :func:`baselines.sparse.csc_sr.upscale`.
+    solver : Solver
+        As in :func:`baselines.sparse.csc_sr.upscale`.
     """
     N, _, k, _ = D.shape
     A = torch.zeros(N, N, 2 * k - 1, 2 * k - 1, dtype=torch.float64)
@@ -308,40 +297,31 @@ def fit_hr(
 ) -> tuple[Tensor, Tensor, tuple[float, ...]]:
     """Alternate HR atoms and mapping; return W (M, N), f (M, s², k, k) and the objectives, float64.
 
-    It starts from HR atoms that are zero and from HR codes that are LR codes, w_j one-hot, those
-    that explain most first.  Where there are more HR codes than LR codes, each one beyond is a
-    mixture of such a code with another: a second copy would get the same HR atom as the first, and
-    no step tells equals apart.
+    The HR atoms start as zero.  The HR codes start as copies of LR codes, those that explain most
+    first.  If M > N, each further HR code starts as such a code mixed with another one: a second
+    copy would get the same HR atom as the first in every step.
 
     Parameters
     ----------
     sums : Sums
-        Of :func:`code_pairs`.
+        From :func:`code_pairs`.
     hr_atoms : int
         M.
     energy : float
         Bound e on ‖f_j‖².
     rounds : int
-        Alternations.
+        Number of steps in f, each with a step in W.
     generator : torch.Generator, optional
         Draws the mixtures; torch's global one by default.
     """
     A, B = sums.A, sums.B
-    (N, channels, k, _), middle = B.shape, A.shape[-1] // 2
     spectrum = correlation_spectrum(A)
-    power = A[:, :, middle, middle].diagonal()  # Σ_p z_i(p)²
-    gain = torch.where(power > 0, B.square().sum((1, 2, 3)) / power, 0.0)
-    chosen = gain.argsort(descending=True, stable=True)[torch.arange(hr_atoms) % N]
-    share = (1 + torch.rand(hr_atoms, 1, generator=generator, dtype=A.dtype)) / 4
-    share[:N] = 0
-    shift = torch.randint(1, max(N, 2), (hr_atoms,), generator=generator)
-    other = (chosen + shift) % N
-    W = torch.lerp(F.one_hot(chosen, N).to(A), F.one_hot(other, N).to(A), share)  # (M, N)
-    hr = torch.zeros(hr_atoms, channels, k, k, dtype=torch.float64)
+    W = _first_mapping(A, B, hr_atoms, generator)
+    hr = torch.zeros(hr_atoms, *B.shape[1:], dtype=torch.float64)
 
     def value(W: Tensor, hr: Tensor) -> float:
-        G = torch.einsum("mn,mcuv->ncuv", W, hr)
-        return 0.5 * sums.energy + float((G * (0.5 * apply_correlations(spectrum, G) - B)).sum())
+        E = effective_atoms(W, hr)
+        return 0.5 * sums.energy + float((E * (0.5 * apply_correlations(spectrum, E) - B)).sum())
 
     objective = [value(W, hr)]
     for _ in range(rounds):
@@ -354,10 +334,25 @@ def fit_hr(
     return W, hr, tuple(objective[1:])
 
 
+def _first_mapping(
+    A: Tensor, B: Tensor, hr_atoms: int, generator: torch.Generator | None
+) -> Tensor:
+    """Return a mapping (M, N): copies of the LR codes that explain most, then mixtures."""
+    N, middle = len(B), A.shape[-1] // 2
+    power = A[:, :, middle, middle].diagonal()  # Σ_p z_i(p)²
+    gain = torch.where(power > 0, B.square().sum((1, 2, 3)) / power, 0.0)
+    chosen = gain.argsort(descending=True, stable=True)[torch.arange(hr_atoms) % N]
+    part = (1 + torch.rand(hr_atoms, 1, generator=generator, dtype=A.dtype)) / 4  # of the other
+    part[:N] = 0
+    shift = torch.randint(1, max(N, 2), (hr_atoms,), generator=generator)
+    other = (chosen + shift) % N
+    return torch.lerp(F.one_hot(chosen, N).to(A), F.one_hot(other, N).to(A), part)
+
+
 def _step_atoms(
     A: Tensor, B: Tensor, W: Tensor, hr: Tensor, energy: float
 ) -> tuple[Tensor, Tensor]:
-    """Return W and the HR atoms in the ball that minimise the objective; in units of its radius."""
+    """Return W, and the HR atoms in the ball that minimise the objective."""
     radius = math.sqrt(energy)
     A_hr = torch.einsum("ji,iluv,ml->jmuv", W, A, W)
     B_hr = torch.einsum("ji,icuv->jcuv", W, B)
@@ -376,18 +371,18 @@ def _step_mapping(
         return W, hr
     new, y, t = W, W, 1.0
     for _ in range(W_STEPS):
-        G = torch.einsum("mn,mcuv->ncuv", y, hr)
-        slope = flat @ (apply_correlations(spectrum, G) - B).flatten(1).T  # (M, N)
-        previous, new = new, project_simplex(y - slope / L)
-        if float(((y - new) * (new - previous)).sum()) > 0:  # the momentum points uphill
+        E = effective_atoms(y, hr)
+        gradient = flat @ (apply_correlations(spectrum, E) - B).flatten(1).T  # (M, N)
+        previous, new = new, project_simplex(y - gradient / L)
+        if float(((y - new) * (new - previous)).sum()) > 0:  # restart: the momentum raises it
             t = 1.0
-        t_next = (1 + math.sqrt(1 + 4 * t * t)) / 2
-        y, t = new + (t - 1) / t_next * (new - previous), t_next
+        beta, t = momentum(t)
+        y = new + beta * (new - previous)
     return new, hr
 
 
 def project_simplex(W: Tensor) -> Tensor:
-    """Return the rows on the simplex w ≥ 0, Σ w = 1 that are nearest to those of W.
+    """Project every row of W onto the simplex w ≥ 0, Σ w = 1.
 
     Parameters
     ----------
@@ -413,15 +408,10 @@ def project_simplex(W: Tensor) -> Tensor:
 
 
 def _check_sizes(atoms: int, hr_atoms: int, side: int, rounds: int, refinement: int) -> None:
-    for name, value in (
-        ("atoms", atoms),
-        ("hr_atoms", hr_atoms),
-        ("side", side),
-        ("rounds", rounds),
-        ("refinement", refinement),
-    ):
-        least = 0 if name == "refinement" else 1
-        if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
-            raise ValueError(f"{name} must be an integer ≥ {least}, got {value!r}")
+    check_integer(atoms, "atoms", least=1)
+    check_integer(hr_atoms, "hr_atoms", least=1)
+    check_integer(side, "side", least=1)
+    check_integer(rounds, "rounds", least=1)
+    check_integer(refinement, "refinement")
     if side % 2 == 0:
         raise ValueError(f"side must be odd, got {side}")
