@@ -376,7 +376,7 @@ def images(images: Mapping[str, Tensor], *, crops: Sequence[Crop] = (), title: s
     Raises
     ------
     ValueError, TypeError
-        If there is no image, an image has not 1 or 3 channels, or a crop leaves the first image.
+        If there is no image, an image has other than 1 or 3 channels, or a crop leaves the first.
     """
     if not images:
         raise ValueError("no images to draw")

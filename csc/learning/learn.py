@@ -206,7 +206,7 @@ def learn_dictionary(
     Notes
     -----
     With the same number of threads, the same seed gives the same atoms bit for bit, interrupted or
-    not.  The computation runs on the CPU, whatever the device of the images.
+    not.  The computation always runs on the CPU.
 
     Examples
     --------

@@ -7,7 +7,7 @@ A = I − Ŝ(ω) splits orthogonally into
     A = [top C positive]  +  [positive beyond rank C]  +  [negative]  +  [skew-Hermitian],
 
 the first three from the eigenvalues of its Hermitian part.  By Parseval, their squared norms add up
-to ‖δ − S‖² over the frequencies.  No ISTA has any but the first part, whatever its atoms and L.
+to ‖δ − S‖² over the frequencies.  An ISTA has the first part only, for any atoms and L.
 The other three are therefore a lower bound on the distance to every ISTA.  The atoms of
 :func:`nearest_dictionary` give an upper bound.  Distances are relative to ‖δ − S‖, the distance to
 the trivial ISTA of D = 0.

@@ -168,6 +168,15 @@ def test_a_shuffle_keeps_entries_trace_and_symmetry(seed: int, shape: tuple[int,
         assert not torch.equal(S, T)
 
 
+def test_a_shuffle_takes_entries_to_every_place(seeded: torch.Generator) -> None:
+    """Off the diagonal to all places off it, on the diagonal to all places on it."""
+    S = complement(torch.arange(9, dtype=torch.float64).view(3, 3, 1, 1))
+    seen = torch.stack([complement(shuffled(S, generator=seeded)) for _ in range(100)])[..., 0, 0]
+    for i, j in np.ndindex(3, 3):
+        values = set(seen[:, i, j].int().tolist())
+        assert values == ({0, 4, 8} if i == j else {1, 2, 3, 5, 6, 7})
+
+
 def test_an_ista_stands_out_from_its_control(seeded: torch.Generator) -> None:
     """A random kernel does not, be it symmetric, skew or neither."""
     S = unfold(random_dictionary(6, 1, 3, generator=seeded, dtype=torch.float64), 0.1, 9.0).S
