@@ -10,6 +10,7 @@ from baselines.resample import bicubic, imresize
 from crnet import CRNetA, CRNetB, apply_tiled
 from crnet.cli.demo import photo
 from crnet.data import read_y
+from crnet.initial import ENLARGED, whitening_kernel
 from csc import CISTA, ista, lam_max, lipschitz, random_dictionary, unfold
 from tests.laws import close
 
@@ -329,18 +330,63 @@ def test_crnet_b_refuses() -> None:
 @pytest.mark.parametrize("K", [0, 1, 5, 7])
 @pytest.mark.parametrize("B", [1, 3])
 @pytest.mark.parametrize("threshold", [False, True])
-def test_checkpointing_changes_no_number(K: int, B: int, threshold: bool) -> None:
+def test_recomputing_changes_no_number(K: int, B: int, threshold: bool) -> None:
     net = small(recursions=K, threshold=threshold)
     x = torch.cat([image(i) for i in range(B)])
     values = []
-    for checkpoint in (False, True):
-        net.cista.recompute = checkpoint
+    for recompute in (False, True):
+        net.cista.recompute = recompute
         net.zero_grad()
         out = net(x)
         out.square().sum().backward()
         values.append([out.detach(), *(p.grad for p in net.parameters())])
     for a, b in zip(*values, strict=True):
         close(a, b, 1e-10)
+
+
+@pytest.mark.parametrize("kind", [CRNetA, CRNetB])
+def test_weights_start_with_the_spread_that_keeps_their_size(kind: type) -> None:
+    """√(2/fan-in) where a ReLU follows, √(1/fan-in) where none does; S and what adds less."""
+    net = kind(48, 56, 1, generator=torch.Generator().manual_seed(0))
+    spread = {name: float(w.detach().std()) for name, w in net.named_parameters()}
+    body = "body." * (kind is CRNetB)
+    gains = {f"{body}F1.weight": (1, 48), f"{body}cista.W": (1, 48), f"{body}cista.S": (0.3, 56),
+             f"{body}Wh.weight": (1, 56), f"{body}H.weight": (0.1, 48)}  # fmt: skip
+    if kind is CRNetB:
+        gains |= {"units.2.0.weight": (1, 48), "units.2.2.weight": (0.1, 48)}
+        free = {"head.weight": (0.5**0.5, 3), "tail.weight": (0.1, 48)}
+        for name, (gain, fan_in) in free.items():  # three maps carry R, G and B
+            w = net.get_parameter(name).detach()
+            rest = w[3:] if name == "head.weight" else w[:, 3:]
+            assert float(rest.std()) == pytest.approx(gain * (2 / (9 * fan_in)) ** 0.5, rel=0.1)
+    for name, (gain, fan_in) in gains.items():
+        # H of CRNet-A has 432 weights, whose spread is known to 4 percent.
+        assert spread[name] == pytest.approx(gain * (2 / (9 * fan_in)) ** 0.5, rel=0.1), name
+
+
+def test_features_whiten_each_cosine_by_its_own_spread() -> None:
+    """Rows and columns are not the same, since photos are not."""
+    g = torch.Generator().manual_seed(0)
+    kernels = whitening_kernel(20_000, 1, ENLARGED, g)[:, 0].double()
+    n = torch.arange(3.0, dtype=torch.float64)
+    cosines = torch.stack([torch.cos(torch.pi * (n + 0.5) * k / 3) for k in range(3)])
+    cosines /= cosines.norm(dim=1, keepdim=True)
+    coefficients = cosines @ kernels @ cosines.T  # (20000, rows, columns)
+    found = coefficients.square().mean(0).sqrt() * torch.tensor(ENLARGED).double()
+    expected = torch.full((3, 3), 0.03).double()
+    expected[0, 0] = 0
+    torch.testing.assert_close(found, expected, rtol=0.02, atol=1e-5)
+
+
+def test_the_tail_of_crnet_b_runs_in_the_precision_of_its_weights() -> None:
+    """Under autocast, its image is finer than bfloat16."""
+    net = CRNetB(8, 8, 1, generator=torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", torch.bfloat16):
+        image_of_net = net(image(C=3).float(), 2)
+    assert image_of_net.dtype == torch.float32
+    tail = (image_of_net - net.mean.view(3, 1, 1)).detach()
+    coarse = (tail - tail.bfloat16().float()).abs() < 1e-6
+    assert float(coarse.double().mean()) < 0.1
 
 
 def test_features_start_as_a_whitening_of_enlarged_photos() -> None:

@@ -116,4 +116,4 @@ def test_tiles_are_told_through_an_ensemble(weights_file: Path) -> None:
     one = find(str(weights_file)).open(ensemble=True)
     shown = following(one, lambda done, total: told.append((done, total)))
     shown(torch.rand(1, 1, 6, 6), 2)
-    assert told == 8 * [(1, 1)]
+    assert [step for step in told if step[0]] == 8 * [(1, 1)]

@@ -527,7 +527,7 @@ def test_files_of_sparse_coding_are_measured_and_upscale(here: Path, capsys) -> 
         assert call(*command, "--model", "other.safetensors") == 2
         assert "holds neither a network nor scsr or csc-sr; its card says 'pca'" in one_line(capsys)
     assert call("export", files[0], "b.safetensors") == 2
-    assert "it is of no network, but of csc-sr" in one_line(capsys)
+    assert "it holds csc-sr, not a network" in one_line(capsys)
 
 
 def test_parameters_are_of_the_model_that_runs() -> None:
@@ -590,11 +590,11 @@ def test_published_weights_become_a_model(
 @pytest.mark.parametrize(
     ("variables", "scales", "says"),
     [
-        (srcnn(1), [], "--scales must be the one that the SRCNN of theirs.mat was trained for"),
+        (srcnn(1), [], "--scales must be the scale, ≥ 2, that the SRCNN of theirs.mat was trained"),
         (srcnn(1), [2, 3], "got (2, 3)"),
-        (vdsr(3, 4), [], "--scales must be those, ≥ 2, that the VDSR"),
+        (vdsr(3, 4), [], "--scales must be the scales, ≥ 2, that the VDSR"),
         (vdsr(3, 4), [1, 2], "got (1, 2)"),
-        (scn(16), [3], "--scales must be 2 of theirs.mat, which is a stage of SCN; got (3,)"),
+        (scn(16), [3], "--scales must be 2 for theirs.mat, a stage of SCN; got (3,)"),
         ({"a": 1}, [2], "of no network known here"),
     ],
 )
