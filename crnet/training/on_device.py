@@ -2,7 +2,7 @@
 
 All photos lie in one row on the device, HR as uint8.  A batch is an index into that row, so that no
 worker and no copy of an image stands between two steps.  The places of the patches are drawn on the
-CPU, for many steps at once.
+CPU; these few numbers are sent without waiting.
 
 An input is to the last bit that of the CPU; only an enlarged one (CRNet-A) is equal to rounding.
 There the rows and columns of an LR patch c are interpolated by two small matrices,
@@ -20,8 +20,6 @@ from torch import Tensor
 from baselines.resample import imresize
 from crnet.ensemble import turned
 from crnet.training.patches import MARGIN, Batch, Cuts, Place, Sampler
-
-_STEPS = 64  # whose places are drawn at once
 
 
 class DeviceSampler:
@@ -49,21 +47,16 @@ class DeviceSampler:
         sides = {cuts.patch} | {cuts.side(s) for s in cuts.scales}
         self._turns = {n: _turns(n).to(device) for n in sides}
         self._matrices = _matrices(cuts).to(device) if cuts.enlarged else None
-        self._steps = range(0)
-        self._part = slice(None)
-        self._scales: list[int] = []
-        self._table = torch.empty(0)
 
     def draw(self, step: int, part: slice = slice(None)) -> Batch:
         """Return (input, target, scale) of a step, or the patches of it in a part, on the device.
 
         The scale is 0 where every patch has its own.
         """
-        if step not in self._steps or part != self._part:
-            self._draw_places(range(step, step + _STEPS), part)
-        at = step - self._steps[0]
-        lr, target, lr_top, lr_left, top, left, turn, a, b = self._table[at]  # each (B,)
-        cuts, scale = self.sampler.cuts, self._scales[at]
+        places, cuts = self.sampler.places(step), self.sampler.cuts
+        scale = 0 if cuts.enlarged else places[0].scale
+        numbers = self._sent([self._numbers(place) for place in places[part]])
+        lr, target, lr_top, lr_left, top, left, turn, a, b = numbers  # each (B,)
         if self._matrices is None:
             x = self._lr.cut(lr, lr_top, lr_left, cuts.patch)
         else:
@@ -72,12 +65,12 @@ class DeviceSampler:
         y = self._target.cut(target, top, left, cuts.side(scale))
         return self._turned(x, turn), self._turned(y, turn), scale
 
-    def _draw_places(self, steps: range, part: slice) -> None:
-        drawn = [self.sampler.places(step) for step in steps]
-        self._steps, self._part = steps, part
-        self._scales = [0 if self.sampler.cuts.enlarged else places[0].scale for places in drawn]
-        rows = [[self._numbers(place) for place in places[part]] for places in drawn]
-        self._table = torch.tensor(rows).mT.contiguous().to(self.device)  # (steps, 9, B)
+    def _sent(self, numbers: list[tuple[int, ...]]) -> Tensor:
+        """Return numbers of B patches on the device, (9, B); the copy does not wait."""
+        table = torch.tensor(numbers).mT.contiguous()
+        if self.device.type == "cuda":
+            table = table.pin_memory()
+        return table.to(self.device, non_blocking=True)
 
     def _numbers(self, place: Place) -> tuple[int, ...]:
         """Return the indices of LR and target, their corners, the turn, and the two matrices."""

@@ -13,8 +13,9 @@ the device, or on earlier batches.  Several devices divide that one batch among 
 :mod:`crnet.training.on_device` cuts the same patches on a GPU.
 """
 
+import bisect
 import hashlib
-import math
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -169,11 +170,13 @@ class Sampler:
         self.photos, self.cuts, self.batch, self.seed = photos, cuts, batch, seed
         # The positions of all photos form one row per scale.  `_first` says where each photo
         # begins; `_cumulated` sums the weights, and is empty where all positions are as likely.
-        self._first: dict[int, NDArray[np.int64]] = {}
+        self._first: dict[int, list[int]] = {}
         self._cumulated: dict[int, NDArray[np.float64]] = {}
+        self._grids: dict[int, list[_Grid]] = {}
         for s in cuts.scales:
-            counts = [math.prod(_positions(photo, s, cuts)) for photo in photos]
-            self._first[s] = np.cumsum([0, *counts])
+            self._grids[s] = [_grid(photo, s, cuts) for photo in photos]
+            counts = (grid.rows * grid.columns for grid in self._grids[s])
+            self._first[s] = list(itertools.accumulate(counts, initial=0))
             if cuts.detail == 0:
                 continue
             weights = torch.cat([_weights(photo, s, cuts).flatten() for photo in photos])
@@ -203,22 +206,19 @@ class Sampler:
         ]
 
     def _place(self, s: int, where: float, jitter: NDArray[np.int64], turn: np.int64) -> Place:
-        first, P = self._first[s], self.cuts.side(s)
+        first = self._first[s]
         if self.cuts.detail == 0:
             at = int(where * first[-1])
         else:
             cumulated = self._cumulated[s]
             at = int(np.searchsorted(cumulated, where * cumulated[-1], side="right"))
-        at = min(at, int(first[-1]) - 1)
-        index = int(np.searchsorted(first, at, side="right")) - 1
-        photo = self.photos[index]
-        h, w = photo.lr[s].shape[-2:]
-        columns = _positions(photo, s, self.cuts)[1]
-        corner = divmod(at - int(first[index]), columns)
-        top, left = (
-            min(_GRID * p + int(j), n * s - P)
-            for p, j, n in zip(corner, jitter, (h, w), strict=True)
-        )
+        at = min(at, first[-1] - 1)
+        index = bisect.bisect_right(first, at) - 1
+        grid = self._grids[s][index]
+        row, column = divmod(at - first[index], grid.columns)
+        down, right = jitter.tolist()
+        top = min(_GRID * row + down, grid.last_row)
+        left = min(_GRID * column + right, grid.last_column)
         if not self.cuts.enlarged:
             top, left = top - top % s, left - left % s
         return Place(s, index, top, left, int(turn))
@@ -259,11 +259,18 @@ def _unit(levels: Tensor) -> Tensor:
     return levels.float() if levels.is_floating_point() else levels.float() / 255
 
 
-def _positions(photo: Photo, s: int, cuts: Cuts) -> tuple[int, int]:
-    """Return the rows and columns of positions of patches in a photo."""
-    h, w = photo.lr[s].shape[-2:]
-    P = cuts.side(s)
-    return (h * s - P) // _GRID + 1, (w * s - P) // _GRID + 1
+class _Grid(NamedTuple):
+    """Positions of patches in a photo: rows and columns of them, and the last corner in HR."""
+
+    rows: int
+    columns: int
+    last_row: int
+    last_column: int
+
+
+def _grid(photo: Photo, s: int, cuts: Cuts) -> _Grid:
+    last_row, last_column = (n * s - cuts.side(s) for n in photo.lr[s].shape[-2:])
+    return _Grid(last_row // _GRID + 1, last_column // _GRID + 1, last_row, last_column)
 
 
 def _weights(photo: Photo, s: int, cuts: Cuts) -> Tensor:

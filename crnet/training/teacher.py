@@ -20,6 +20,7 @@ from baselines.resample import imresize, modcrop
 from crnet import loading
 from crnet.color import rgb_to_ycbcr
 from crnet.data import read_rgb, sha256
+from crnet.errors import words
 from crnet.files import output_file
 from crnet.training.patches import Photo, fingerprint
 from crnet.upscale import Upscaler
@@ -60,7 +61,8 @@ def taught(
     made = loading.card(teacher).scales
     scales = tuple(photos[0].lr)
     if not set(scales) <= set(made):
-        raise ValueError(f"the teacher {teacher} upscales by {made}, not by all of {scales}")
+        missing = words(s for s in scales if s not in made)
+        raise ValueError(f"the teacher {teacher} upscales by {words(made)}, not by {missing}")
     upscale = Upscaler(loading.load(teacher), precision="bfloat16")
     if upscale.channels < photos[0].hr.shape[0]:
         raise ValueError(f"the teacher {teacher} takes Y, and the network to be taught RGB")

@@ -49,7 +49,7 @@ def test_the_batches_are_those_of_the_cpu(
     here = samplers[name]
     there = DeviceSampler(here, torch.device(device))
     for part in (slice(None), slice(1, None, 2)):
-        for at in (step, step + 1, step + 70, step):
+        for at in (step, step + 1):
             x, target, scale = there.draw(at, part)
             wanted, wanted_target, wanted_scale = here.draw(at, part)
             assert x.device.type == target.device.type == device
@@ -92,7 +92,6 @@ def test_lr_made_on_a_gpu_is_that_of_the_cpu(tmp_path: Path, name: str) -> None:
 @needs_cuda
 @pytest.mark.parametrize("name", ["A", "B"])
 def test_a_batch_does_not_wait_for_the_gpu(samplers: dict[str, Sampler], name: str) -> None:
-    """Between two uploads of places, which are one in 64 steps."""
     there = DeviceSampler(samplers[name], torch.device("cuda"))
     there.draw(0)
     torch.cuda.set_sync_debug_mode("error")

@@ -84,7 +84,7 @@ def test_images_are_kept_for_the_same_photos_and_teacher(paths, tmp_path: Path) 
 
 def test_unfit_teachers_are_refused(paths, tmp_path: Path) -> None:
     photos, colour = read_photos(paths, ON_Y)[0], read_photos(paths, ON_RGB)[0]
-    with pytest.raises(ValueError, match=r"upscales by \(2,\), not by all of \(2, 3\)"):
+    with pytest.raises(ValueError, match="upscales by 2, not by 3"):
         taught(photos, teacher(tmp_path / "two.safetensors", CRNetB, (2,)))
     with pytest.raises(ValueError, match="takes Y, and the network to be taught RGB"):
         taught(colour, teacher(tmp_path / "y.safetensors", CRNetA))
