@@ -1,8 +1,8 @@
 """Trained networks by name or from files: cards, `load`, `save`, and what is bundled.
 
-The header of a weights file carries a card: the architecture and its arguments, the scales, the
-training data and recipe, and the PSNR that was measured.  A file is enough to rebuild its network.
-`load` also takes a checkpoint of training (``.ckpt``), and returns its averaged weights.
+The header of a weights file holds a card: the architecture and its arguments, the scales, the
+training data and recipe, and the measured PSNR.  The file alone is enough to rebuild the network.
+`load` also takes a checkpoint of training (``.ckpt``) and returns its averaged weights.
 """
 
 import json
@@ -23,7 +23,7 @@ from baselines.networks.srcnn import SRCNN
 from baselines.networks.vdsr import VDSR
 from crnet import networks
 from crnet.data import sha256
-from crnet.errors import ImageFileError, WeightsError
+from crnet.errors import ImageFileError, WeightsError, words
 from crnet.files import output_file
 from crnet.networks import Network
 from crnet.training.checkpoint import averaged_weights, recipe_of, training_state
@@ -31,7 +31,7 @@ from crnet.training.recipe import Recipe
 from crnet.training.recipe import bundled as recipes
 
 NAME = r"[\w.+-]+"
-"""What a model may be called."""
+"""Pattern of a model's name."""
 
 
 @dataclass(frozen=True)
@@ -211,12 +211,12 @@ def of_matlab(path: str | Path, scales: Iterable[int] = ()) -> tuple[Network, Ca
     if isinstance(net, SCN):
         made = made or (2,)
     if isinstance(net, SCN) and made != (2,):
-        raise ValueError(f"scales must be 2 for {path}, a stage of SCN; got {made}")
+        raise ValueError(f"scales must be 2 for {path}, a stage of SCN; got {words(made, 'and')}")
     if not made or made[0] < 2 or (isinstance(net, SRCNN) and len(made) > 1):
         wanted = "the scale, ≥ 2," if isinstance(net, SRCNN) else "the scales, ≥ 2,"
         raise ValueError(
             f"scales must be {wanted} that the {kind} of {path} was trained for; the file does "
-            f"not say; got {made or 'none'}"
+            f"not say; got {words(made, 'and') if made else 'none'}"
         )
     name = re.sub(r"[^\w.+-]", "-", path.stem)
     told: dict[str, str | int | float] = {"weights": f"{path.name}, SHA-256 {sha256(path)}"}

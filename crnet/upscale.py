@@ -38,7 +38,7 @@ class Upscaler:
     memory_mib : float
         Working memory that a tile may take, in MiB; decides the size of the tiles.
     on_tile : callable, optional
-        Called with (tiles done, tiles in all).
+        Called with (tiles done, tiles in all): before the first tile and after each.
     precision : str
         ``float32``, or ``bfloat16`` for the convolutions, which on recent processors is several
         times faster and moves PSNR by some thousandths of a decibel.
@@ -176,7 +176,7 @@ def apply_tiled(
     scale : int
         Enlargement of `run`.
     on_tile : callable, optional
-        Called with (tiles done, tiles in all).
+        Called with (tiles done, tiles in all): before the first tile and after each.
 
     Returns
     -------
@@ -194,6 +194,8 @@ def apply_tiled(
         (rows, columns) for rows in _spans(H, tile, reach) for columns in _spans(W, tile, reach)
     ]
     out = None
+    if on_tile:
+        on_tile(0, len(spans))
     for done, ((top, bottom), (left, right)) in enumerate(spans, 1):
         t, b = max(0, top - reach), min(H, bottom + reach)
         l, r = max(0, left - reach), min(W, right + reach)  # noqa: E741

@@ -22,7 +22,12 @@ def add(subcommands: Subcommands) -> None:
         "--recursions", action="store_true", help="measure the image after every recursion"
     )
     p.add_argument("--no-paper", action="store_true", help="leave the published rows out")
-    p.add_argument("--json", type=Path, metavar="FILE", help="also write results and versions")
+    p.add_argument(
+        "--json",
+        type=Path,
+        metavar="FILE",
+        help="also write results and versions (default: no file)",
+    )
     p.add_argument("--overwrite", action="store_true", help="replace the JSON file if it exists")
     add_computing(p)
 

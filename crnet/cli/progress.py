@@ -12,7 +12,7 @@ from tqdm import tqdm
 from crnet.cli.messages import printable, tell
 
 EVERY = 5.0
-"""Seconds between two lines."""
+"""Seconds between two lines of a short run; a long one has a line per twentieth of its time."""
 
 
 @contextmanager
@@ -79,20 +79,22 @@ class Lines:
             self.write(self._line())
 
     def _beat(self) -> None:
-        while not self._over.wait(self.every):
+        while not self._over.wait(max(self.every, self._spent() / 20)):
             self.write(self._line())
 
     def _line(self) -> str:
-        spent = time.monotonic() - self._started
+        spent = self._spent()
         if not self._done:
             return f"{self.title}: {duration(spent)} so far"
         left = duration(self._left())
         counted = f"{self._done} of {self._total} {self.unit}"
         return f"{self.title}: {counted}, {duration(spent)}, about {left} left"
 
+    def _spent(self) -> float:
+        return time.monotonic() - self._started
+
     def _left(self) -> float:
-        spent = time.monotonic() - self._started
-        return spent * (self._total - self._done) / max(1, self._done)
+        return self._spent() * (self._total - self._done) / max(1, self._done)
 
 
 def duration(seconds: float) -> str:

@@ -139,7 +139,7 @@ def _with_fitting_warmup(chosen: Recipe, overrides: dict[str, Any]) -> Recipe:
     UsageError
         If the call itself asks for a warm-up as long as the run.
     """
-    if chosen.warmup < chosen.steps or "steps" not in overrides:
+    if chosen.warmup < chosen.steps or "steps" not in overrides or chosen.minutes:
         return chosen
     if "warmup" in overrides:
         raise UsageError(

@@ -591,11 +591,11 @@ def test_published_weights_become_a_model(
     ("variables", "scales", "says"),
     [
         (srcnn(1), [], "--scales must be the scale, ≥ 2, that the SRCNN of theirs.mat was trained"),
-        (srcnn(1), [2, 3], "got (2, 3)"),
+        (srcnn(1), [2, 3], "got 2 and 3"),
         (vdsr(3, 4), [], "--scales must be the scales, ≥ 2, that the VDSR"),
-        (vdsr(3, 4), [1, 2], "got (1, 2)"),
-        (scn(16), [3], "--scales must be 2 for theirs.mat, a stage of SCN; got (3,)"),
-        ({"a": 1}, [2], "of no network known here"),
+        (vdsr(3, 4), [1, 2], "got 1 and 2"),
+        (scn(16), [3], "--scales must be 2 for theirs.mat, a stage of SCN; got 3 "),
+        ({"a": 1}, [2], "holds no known network"),
     ],
 )
 def test_published_weights_need_their_scales(
