@@ -1,16 +1,16 @@
-"""Weights that were published for MATLAB, as our networks.
+"""Published MATLAB weights as networks.
 
-MATLAB stores a k×k kernel as a column of k² numbers, top to bottom and then left to right, and its
-``imfilter`` and ``vl_nnconv`` correlate, as torch's convolution does.  So a kernel is reshaped with
-its two axes exchanged, and not flipped:
+MATLAB stores a k×k kernel as a column of k² numbers, top to bottom and then left to right.  Its
+``imfilter`` and ``vl_nnconv`` correlate, like torch's convolution.  So a kernel is reshaped and its
+two axes are exchanged, without a flip:
 
 - SRCNN: ``weights_conv1`` (81, 64), ``weights_conv2`` (64, k², 32), ``weights_conv3`` (32, 25), and
   ``biases_conv1`` (64), ``biases_conv2`` (32), ``biases_conv3`` (1).
 - VDSR: a struct ``model`` of cells, ``weight`` of (3, 3, in, out) and ``bias`` of (out).
-- SCN: H is ``conv`` (81, 100), W ``wd`` (100, M), S ``usd1`` (M, M), D ``ud`` (M, 25), which
-  multiply rows from the right, and g ``addp`` (25); the two fixed filters are ``mean2`` (169) and
-  ``diffms`` (81, 25).  They are fields of a struct ``model``, as the authors' code loads them, or
-  variables of the file.
+- SCN: H is ``conv`` (81, 100); W is ``wd`` (100, M), S is ``usd1`` (M, M) and D is ``ud`` (M, 25),
+  which multiply row vectors from the right; g is ``addp`` (25).  The two fixed filters are
+  ``mean2`` (169) and ``diffms`` (81, 25).  All are variables of the file, or fields of a struct
+  ``model``, as the authors' code loads them.
 
 References
 ----------
@@ -31,26 +31,26 @@ from baselines.networks.vdsr import VDSR
 
 
 def load_matlab(path: str | Path) -> SRCNN | VDSR | SCN:
-    """Return the network of a ``.mat`` file, told by the names of its variables.
+    """Return the network of a ``.mat`` file, recognised by the names of its variables.
 
     Parameters
     ----------
     path : str or Path
-        File of MATLAB 5 to 7.2 with the variables listed above.
+        File of MATLAB 5 to 7.2 with the variables above.
 
     Returns
     -------
     SRCNN, VDSR or SCN
-        In evaluation mode, float32.  SCN is one stage; a cascade is
+        In evaluation mode, float32.  A cascade of two SCNs is
         ``CSCN.of(load_matlab(first), load_matlab(second))``.
 
     Raises
     ------
     FileNotFoundError
-        If there is no such file.
+        If the file does not exist.
     ValueError
-        If it is no ``.mat`` file that can be read, holds none of the three networks, or a variable
-        is missing, has another shape, or is not of finite real numbers.
+        If the file cannot be read, holds none of the three networks, or if a variable is missing,
+        has another shape, or is not finite and real.
     """
     variables = _read(Path(path))
     try:
@@ -64,8 +64,8 @@ def load_matlab(path: str | Path) -> SRCNN | VDSR | SCN:
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     raise ValueError(
-        f"{path} is of no network known here: SRCNN has weights_conv1, VDSR a struct model, and "
-        f"SCN wd or a struct model; it has {', '.join(variables) or 'nothing'}"
+        f"{path} holds no known network: SRCNN has weights_conv1, VDSR has a struct model, SCN has "
+        f"wd or a struct model; the file has {', '.join(variables) or 'nothing'}"
     )
 
 
@@ -73,13 +73,15 @@ def _read(path: Path) -> dict[str, Any]:
     from scipy.io import loadmat
 
     if not path.is_file():
-        raise FileNotFoundError(f"no file {path}")
+        raise FileNotFoundError(f"there is no file {path}")
     try:
         found = loadmat(path, appendmat=False)
     except NotImplementedError as error:
-        raise ValueError(f"{path} is of MATLAB 7.3; save it with '-v7' there") from error
-    except Exception as error:  # whatever a damaged or foreign file makes the reader raise
-        raise ValueError(f"{path} is no .mat file that can be read: {error}") from error
+        raise ValueError(
+            f"{path} is a file of MATLAB 7.3; in MATLAB, save it with '-v7'"
+        ) from error
+    except Exception as error:  # a damaged file can make the reader raise anything
+        raise ValueError(f"{path} cannot be read as a .mat file: {error}") from error
     return {name: value for name, value in found.items() if not name.startswith("__")}
 
 
@@ -105,7 +107,7 @@ def _vdsr(model: Mapping[str, Any]) -> VDSR:
     weights, biases = (_cells(model, name) for name in ("weight", "bias"))
     if len(weights) != len(biases) or len(weights) < 2:
         raise ValueError(
-            f"model must have as many weights as biases, at least 2; "
+            f"model must have equally many weights and biases, at least 2; "
             f"got {len(weights)} and {len(biases)}"
         )
     maps = np.shape(weights["weight{1}"])[-1]
@@ -132,7 +134,7 @@ def _scn(variables: Mapping[str, Any]) -> SCN:
 
 
 def _fields(model: Any) -> dict[str, Any]:
-    """Return the fields of a struct by name; none of what is no struct."""
+    """Return the fields of a struct by name; anything else has no fields."""
     names = getattr(model, "dtype", np.dtype(float)).names or ()
     return {name: model[name].item() for name in names} if model.size == 1 else {}
 
@@ -141,22 +143,22 @@ def _cells(model: Mapping[str, Any], name: str) -> dict[str, Any]:
     """Return the cells of a field of a struct, as ``name{1}``, ``name{2}``, ..."""
     if name not in model:
         raise ValueError(
-            f"model must be a struct with weight and bias, of VDSR, or wd, of SCN; "
+            f"model must be a struct with weight and bias (VDSR) or with wd (SCN); "
             f"got fields {', '.join(model) or 'none'}"
         )
     cells = np.asarray(model[name])
     if cells.dtype.kind != "O":
-        raise ValueError(f"model.{name} must be cells, one for a layer")
+        raise ValueError(f"model.{name} must be cells, one for each layer")
     return {f"{name}{{{i}}}": cell for i, cell in enumerate(cells.ravel(), 1)}
 
 
 def _array(variables: Mapping[str, Any], name: str, shape: tuple[int, ...]) -> Tensor:
-    """Return a variable of a shape; MATLAB drops ones at its end."""
+    """Return a variable of this shape; MATLAB drops ones at the end of a shape."""
     if name not in variables:
         raise ValueError(f"{name} is missing; it must be {shape}")
     value = np.asarray(variables[name])
     if value.dtype.kind not in "fiu":
-        raise ValueError(f"{name} must be of real numbers, got {value.dtype}")
+        raise ValueError(f"{name} must hold real numbers, got {value.dtype}")
     found = value.shape + (1,) * (len(shape) - value.ndim)
     if found != shape:
         raise ValueError(f"{name} must be {shape}, got {value.shape}")
@@ -176,7 +178,7 @@ def _vector(variables: Mapping[str, Any], name: str, n: int) -> Tensor:
 
 
 def _kernels(columns: Tensor) -> Tensor:
-    """Return kernels (..., k, k) of columns (..., k²), which run down before they run right."""
+    """Return kernels (..., k, k) from columns (..., k²), which list a kernel column by column."""
     k = round(columns.shape[-1] ** 0.5)
     return columns.reshape(*columns.shape[:-1], k, k).mT
 

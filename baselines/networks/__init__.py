@@ -1,6 +1,6 @@
-"""The networks that the paper compares with, one a file, and the layers they share.
+"""The networks that the paper compares with, one per file, and the layers they share.
 
-Every network has the same four attributes, which say how to call it:
+Every network has four attributes that say how to call it:
 
 ``enlarged`` : bool
     True if it takes the bicubic-enlarged image, False if it takes the LR image.
@@ -11,5 +11,9 @@ Every network has the same four attributes, which say how to call it:
 ``takes_scale`` : bool
     True if it is called as ``net(x, scale)``, False if it is called as ``net(x)``.
 
-SCN and CSCN also know ``reach``: how many input pixels to each side an output pixel depends on.
+SCN and CSCN also have ``reach``: an output pixel depends on this many input pixels to each side.
+
+The ``state_dict`` of a network lists the kernels in the order of its layers, that is, the order in
+which they last run.  A layer that is shared between recursions appears once, or under several names
+for one tensor.  The weights of a sum of predictions come first.
 """

@@ -1,13 +1,13 @@
-"""What the networks accept as their sizes: one check, before any layer is made."""
+"""Checks of the sizes of a network, before it makes any layer."""
 
 
 def check_sizes(least: int = 1, **sizes: int) -> None:
-    """Require whole numbers, none below `least`.
+    """Require whole numbers ≥ `least`.
 
     Raises
     ------
     ValueError
-        If one is none; bools are none, and neither are floats.
+        If one is smaller, or is a bool, a float or of another type.
 
     Examples
     --------
@@ -21,12 +21,12 @@ def check_sizes(least: int = 1, **sizes: int) -> None:
 
 
 def is_rgb(channels: int) -> bool:
-    """Tell whether a network is on RGB, of three channels, or on Y, of one.
+    """Return True for RGB, which has three channels, and False for Y, which has one.
 
     Raises
     ------
     ValueError
-        If it is on neither.
+        If the number of channels is neither 1 nor 3.
     """
     check_sizes(channels=channels)
     if channels not in (1, 3):

@@ -1,8 +1,8 @@
-"""CSCN: a cascade of SCNs, each of which sharpens what bicubic enlarged ×2.
+"""CSCN: a cascade of SCNs, each after a bicubic enlargement by ×2.
 
     x ← SCN_i(bicubic(x, 2))     until the image is large enough,
 
-and bicubic reduces it to the size asked for.  Every SCN has weights of its own.
+and bicubic reduces it to the requested size.  Every SCN has weights of its own.
 
 References
 ----------
@@ -23,19 +23,19 @@ from baselines.resample import resample
 class CSCN(nn.Module):
     """The cascade, one network for several scales, on LR Y in [0, 1].
 
-    Stages are trained together: what the first learns at ×3 and ×4 comes through the second.  Two
-    trained networks make a cascade by :meth:`of`, such as the two that were published::
+    All stages are trained together; at ×3 and ×4 the first learns through the second.  :meth:`of`
+    makes a cascade of trained networks, for example of the two that were published::
 
         CSCN.of(load_matlab(first), load_matlab(second))
 
     Parameters
     ----------
     stages : int
-        Networks of ×2, ≥ 1; n of them make the scales from 2 to 2ⁿ.
+        Number n of SCNs, from 1 to 6; they make the scales from 2 to 2ⁿ.
     M : int
-        Atoms of each.
+        Atoms of each SCN.
     lam, generator
-        As of :class:`SCN`.
+        As in :class:`~baselines.networks.scn.SCN`.
 
     Examples
     --------
@@ -65,12 +65,12 @@ class CSCN(nn.Module):
 
     @classmethod
     def of(cls, *stages: SCN) -> "CSCN":
-        """Return the cascade of some SCNs of as many atoms each, which it keeps and does not copy.
+        """Return the cascade of SCNs with equally many atoms; it keeps the SCNs themselves.
 
         Raises
         ------
         ValueError
-            If there is none, or they differ in their atoms, so that no file could describe them.
+            If there are no SCNs, or their numbers of atoms differ.
         """
         sizes = {stage.S.in_channels for stage in stages}
         if len(sizes) > 1:
@@ -81,11 +81,11 @@ class CSCN(nn.Module):
 
     @property
     def reach(self) -> int:
-        """Bound the LR pixels to each side that an output pixel depends on.
+        """Bound the number of LR pixels to each side that an output pixel depends on.
 
-        Stage i sees 6 pixels of its own, of which 2ⁱ make one of LR, and its bicubic less than 2 of
-        those that it enlarges.  The reduction sees less than 2 of the output's, which are largest
-        where the last stage is just needed.
+        Stage i reads 6 pixels of its size, 2ⁱ of which make one LR pixel.  Its bicubic reads less
+        than 2 pixels of the size before.  The reduction reads less than 2 pixels of the output,
+        which are largest at the smallest scale of the last stage.
         """
         n = len(self.stages)
         reduction = 2 / (2 ** (n - 1) + 1) if n > 1 else 0.0

@@ -1,16 +1,15 @@
-"""D-DBPN: up- and down-projections in turn, each correcting its own error, densely connected.
+"""D-DBPN: up- and down-projections in turn, densely connected; each corrects its own error.
 
     up     h_0 = U_0 x,  l_0 = V h_0,  out = h_0 + U_1 (l_0 − x)
     down   the same with U and V exchanged
 
-U are transposed convolutions of stride s, V convolutions; each is followed by a PReLU.
-Kernels start as He et al. say.
+U are transposed convolutions and V are convolutions, both of stride s and followed by a PReLU.
+Kernels start as in He et al.
 
 References
 ----------
 Haris, Shakhnarovich, Ukita, "Deep back-projection networks for super-resolution", CVPR 2018.  T = 7
-stages: 5,953,526 parameters for ×2 and 10,426,358 for ×4, 51 slopes of PReLUs among them; there is
-no ×3.
+stages: 5,953,526 parameters for ×2 and 10,426,358 for ×4, with 51 slopes of PReLUs; there is no ×3.
 """
 
 import torch
@@ -56,7 +55,7 @@ class DDBPN(nn.Module):
             nn.Conv2d(3, features, 3, padding=1), nn.PReLU(), nn.Conv2d(features, maps, 1),
             nn.PReLU(),
         )  # fmt: skip
-        # Up and down in turn; unit t of a kind sees the outputs of all of the other kind before it.
+        # Up and down in turn; each unit sees the outputs of all earlier units of the other kind.
         self.units = nn.ModuleList(
             _Projection(scale, maps, max(1, (i + 1) // 2), up=i % 2 == 0)
             for i in range(2 * stages - 1)
@@ -76,7 +75,7 @@ class DDBPN(nn.Module):
 
 
 class _Projection(nn.Module):
-    """A projection unit that first reduces `inputs` sets of maps to one."""
+    """A projection unit, which first reduces `inputs` sets of maps to one."""
 
     def __init__(self, scale: int, maps: int, inputs: int, *, up: bool) -> None:
         super().__init__()

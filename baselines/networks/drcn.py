@@ -3,8 +3,8 @@
     h_0 = ReLU(B ReLU(A x)),    h_d = ReLU(S h_{d−1}),    d ≤ D
     ŷ_d = x + R₂ ReLU(R₁ h_d),    ŷ = Σ_d w_d ŷ_d
 
-S and the reconstruction R are shared by all recursions.  S starts as the identity, the other
-kernels as He et al. say.
+All recursions share S and the reconstruction R.  S starts as the identity, the other kernels as in
+He et al.
 
 References
 ----------
@@ -60,7 +60,7 @@ class DRCN(nn.Module):
         nn.init.dirac_(self.recurse.weight)
 
     def predictions(self, x: Tensor) -> Tensor:
-        """Return ŷ_1, …, ŷ_D, shape (D, B, channels, H, W), each of which training supervises."""
+        """Return ŷ_1, …, ŷ_D, shape (D, B, channels, H, W); training supervises each of them."""
         h = self.embed(x)
         found = []
         for _ in range(self.recursions):

@@ -1,14 +1,14 @@
-"""DRRN: residual units of two shared convolutions, all added to the same first features.
+"""DRRN: residual units of two shared convolutions, each added to the same first features.
 
     x_0 = A p(x),    x_u = x_0 + C_2 p_{u2}(C_1 p_{u1}(x_{u−1})),    ŷ = x + R p(x_U)
 
-p is batch normalisation and ReLU before a convolution; C_1 and C_2 are shared by the U units, their
-normalisations are not.  Kernels start as He et al. say.
+p is batch normalisation and ReLU.  The U units share C_1 and C_2, but each has normalisations of
+its own.  Kernels start as in He et al.
 
 References
 ----------
 Tai, Yang, Liu, "Image super-resolution via deep recursive residual network", CVPR 2017.  B1U25:
-297,601 parameters with biases, and 13,058 of the normalisations.
+297,601 parameters with biases, and 13,058 in the normalisations.
 """
 
 from torch import Tensor, nn
@@ -29,7 +29,7 @@ class DRRN(nn.Module):
     channels : int
         1 for Y, 3 for RGB.
     normalize : bool
-        Batch normalisation; many later versions leave it out.
+        Use batch normalisation, which many later versions leave out.
 
     Examples
     --------

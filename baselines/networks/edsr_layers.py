@@ -1,15 +1,15 @@
-"""What the networks on LR images share: mean shift, and the pixel-shuffle upsampler."""
+"""Layers of EDSR that later networks use, too: mean shift, residual block, upsampler."""
 
 from torch import Tensor, nn
 
 from baselines.networks.checks import check_sizes
 
 MEAN = (0.4488, 0.4371, 0.4040)
-"""Mean of R, G and B over DIV2K, which EDSR and those after it subtract."""
+"""Mean of R, G and B over DIV2K, which EDSR and later networks subtract."""
 
 
 class Upsampler(nn.Sequential):
-    """Convolutions to s² times the maps and pixel shuffles: one of ×2 or ×3, two of ×2 for ×4.
+    """A convolution to s² times the maps and a pixel shuffle, for ×2 or ×3; twice ×2 for ×4.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ class ResidualBlock(nn.Module):
 
 
 def conv(n_in: int, n_out: int, k: int = 3) -> nn.Conv2d:
-    """Return a convolution that keeps the size, with bias."""
+    """Return a convolution with bias that keeps the size of the image."""
     return nn.Conv2d(n_in, n_out, k, padding=k // 2)
 
 

@@ -1,4 +1,4 @@
-"""Initial weights of He et al., where the paper or the code of a network names them."""
+"""Initial weights of He et al., for networks whose paper or code names them."""
 
 from torch import nn
 
@@ -6,8 +6,8 @@ from torch import nn
 def he(net: nn.Module) -> None:
     """Draw all kernels from N(0, 2/fan_in), and set the biases to zero.
 
-    The maps before the ReLUs keep their size through any number of layers.  Of torch's own kernels,
-    which are smaller, twenty in a row pass on nothing but their biases.
+    Maps then keep their size through any number of layers.  The default kernels of torch are
+    smaller: after twenty layers only the biases are left.
 
     References
     ----------

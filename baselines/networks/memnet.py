@@ -1,15 +1,15 @@
-"""MemNet: blocks of recursive units whose outputs, short and long ago, pass a 1×1 gate.
+"""MemNet: blocks of recursive units; a 1×1 gate combines recent outputs with those of all blocks.
 
     h = A p(x),    M_b = G_b p([u_1, …, u_R, h, M_1, …, M_{b−1}])
     u_r = u_{r−1} + C_2 p(C_1 p(u_{r−1})),    u_0 = M_{b−1},    ŷ = Σ_b w_b (x + R p(M_b))
 
-p is batch normalisation and ReLU before a convolution.  Kernels start as He et al. say.
+p is batch normalisation and ReLU.  Kernels start as in He et al.
 
 References
 ----------
 Tai, Yang, Liu, Xu, "MemNet: a persistent memory network for image restoration", ICCV 2017.  M6R6
-has 676,992 weights where the units of a block share theirs, as the paper counts, and 2,888,832
-where they do not, as in the released model.
+has 676,992 weights if the units of a block share theirs, as in the paper, and 2,888,832 if they do
+not, as in the released model.
 """
 
 import torch
@@ -29,7 +29,7 @@ class MemNet(nn.Module):
     maps : int
         Feature maps.
     shared : bool
-        The units of a block share their convolutions.
+        Let the units of a block share their convolutions.
     channels : int
         1 for Y, 3 for RGB.
 
@@ -64,7 +64,7 @@ class MemNet(nn.Module):
         he(self)
 
     def predictions(self, x: Tensor) -> Tensor:
-        """Return the images of the blocks, (M, B, channels, H, W), all supervised in training."""
+        """Return the images of the blocks, (M, B, channels, H, W); training supervises them all."""
         memory: list[Tensor] = [self.first(x)]
         found = []
         for block, normalize in zip(self.blocks, self.normalize, strict=True):
@@ -82,7 +82,7 @@ class MemNet(nn.Module):
 
 
 class _Block(nn.Module):
-    """A memory block with `past` long-term memories, the last of which is its input."""
+    """A memory block with `past` long-term memories; its input is the last of them."""
 
     def __init__(self, units: int, maps: int, past: int, shared: bool) -> None:
         super().__init__()

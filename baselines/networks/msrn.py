@@ -1,4 +1,4 @@
-"""MSRN: blocks that look through 3×3 and 5×5 kernels side by side.
+"""MSRN: blocks with 3×3 and 5×5 kernels side by side.
 
 References
 ----------
@@ -52,7 +52,7 @@ class MSRN(nn.Module):
         for block in self.blocks:
             h = block(h)
             found.append(h)
-        # The head comes last, as in the authors' code, so that their weights mean the same here.
+        # The head comes last, as in the authors' code, so their weights fit.
         return shift(self.tail(self.fuse(torch.cat([*found, first], 1))), self.mean, +1)
 
 

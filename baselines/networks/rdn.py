@@ -1,4 +1,4 @@
-"""RDN: densely connected blocks whose outputs are fused, per block and over all of them.
+"""RDN: densely connected blocks, fused within each block and over all blocks.
 
 References
 ----------
@@ -60,7 +60,7 @@ class RDN(nn.Module):
 
 
 class _Dense(nn.Module):
-    """Each layer sees the input and all layers before; a 1×1 convolution fuses them."""
+    """Each layer sees the input and all earlier layers; a 1×1 convolution fuses them."""
 
     def __init__(self, maps: int, layers: int, growth: int) -> None:
         super().__init__()

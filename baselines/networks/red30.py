@@ -1,7 +1,7 @@
-"""RED30: fifteen convolutions, fifteen transposed ones, and skips between mirrored layers.
+"""RED30: fifteen convolutions, then fifteen transposed ones, with skips between mirrored layers.
 
-Every second convolution's output is added to that of its mirror image before its ReLU, and the
-image to the last.
+The output of every second convolution is added to that of its mirrored layer, before the ReLU.  The
+input image is added to the output of the last layer.
 
 References
 ----------
@@ -20,7 +20,7 @@ class RED30(nn.Module):
     Parameters
     ----------
     depth : int
-        Convolutions, and as many transposed ones.
+        Number of convolutions, and number of transposed ones.
     maps : int
         Feature maps.
     channels : int

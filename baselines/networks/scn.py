@@ -1,23 +1,20 @@
-"""SCN: ScSR as a network, its sparse codes by two steps of learned ISTA, and the cascade CSCN.
+"""SCN: ScSR as a network, with sparse codes by two steps of learned ISTA.
 
-Of the bicubic-enlarged image u, at every pixel,
+At every pixel of the bicubic-enlarged image u,
 
     y = H ⋆ u,  y ← y/‖y‖                 100 filters of 9×9
     w = W y,    z = h₁(S h₁(w) + w)       LISTA with one recurrence, thresholds merged into W and S
-    e = D z,    e ← 1.1 ‖p‖ e/‖e‖         a 5×5 patch; p is the one of u without its mean
+    e = D z,    e ← 1.1 ‖p‖ e/‖e‖         a 5×5 patch; p is the patch of u minus its mean
 
-and the patches, weighted by g, overlap and add up on top of the smoothed u.  H, W, S, D and g are
-learned: 8,100 + 12,800 + 16,384 + 3,200 + 25 = 40,509 numbers, no biases.  The codes do not know
-the unit of u, and the rest is linear in it, so that SCN(c u) = c SCN(u) for c > 0: Y may be in
-[0, 1] here, though the authors' is in [0, 255].
-
-An SCN sharpens what bicubic enlarged ×2.  CSCN applies one after the other, each with weights of
-its own, until the image is large enough, and reduces it by bicubic to the size asked for.
+The patches are weighted by g, and their overlapping sum is added to the smoothed u.  H, W, S, D and
+g are learned: 8,100 + 12,800 + 16,384 + 3,200 + 25 = 40,509 numbers, without biases.  The codes do
+not depend on the unit of u, and the rest is linear, so SCN(c u) = c SCN(u) for c > 0.  Hence Y may
+be in [0, 1] here, though the authors use [0, 255].
 
 References
 ----------
 Wang, Liu, Yang, Han, Huang, "Deep networks for image super-resolution with sparse prior", ICCV
-2015.  Constants are those of the authors' test code; the start of H, W, S and D is ours.
+2015.  The constants are those of the authors' test code; the start of H, W, S and D is ours.
 """
 
 import math
@@ -31,15 +28,15 @@ from baselines.resample import mirror
 from csc import random_dictionary
 
 P, BORDER, GAIN = 5, 6, 1.1
-"""Side of a patch; pixels the image is mirrored beyond its border; contrast of a patch."""
+"""Side of a patch; mirrored pixels around the image; contrast of a patch."""
 
 
 class SCN(nn.Module):
-    """One stage: SCN on the bicubic-enlarged Y.
+    """SCN on the bicubic-enlarged Y.
 
-    Before training, H takes the features of ScSR (:func:`baselines.sparse.coupled.features`) at
-    the 25 pixels of a patch, and the codes are, in units of the threshold, those of two steps of
-    ISTA with random unit atoms; the patches overlap as an average.
+    Before training, H computes the features of ScSR (:func:`baselines.sparse.coupled.features`) at
+    the 25 pixels of a patch.  The codes are those of two steps of ISTA with random unit atoms, in
+    units of the threshold.  Overlapping patches are averaged.
 
     Parameters
     ----------
@@ -61,7 +58,7 @@ class SCN(nn.Module):
     scales: tuple[int, ...] = ()
     takes_scale: bool = False
     reach: int = BORDER
-    """Pixels to each side that an output pixel depends on: 4 of H, 2 of the patches' overlap."""
+    """Pixels to each side that an output pixel depends on: 4 from H, 2 from overlapping patches."""
     smooth: Tensor
     centred: Tensor
 
@@ -79,11 +76,11 @@ class SCN(nn.Module):
         self.D = nn.Conv2d(M, n, 1, bias=False)
         self.g = nn.Conv2d(n, n, 1, groups=n, bias=False)
         box = torch.ones(1, 1, P, P) / n
-        # The mean of every patch, averaged where they overlap; zeros around, to 13×13.
+        # The means of all patches, averaged where patches overlap; zeros around it, to 13×13.
         self.register_buffer("smooth", F.pad(F.conv2d(box, box, padding=P - 1), (2, 2, 2, 2)))
         at = torch.eye(n).view(n, 1, P, P)
         self.register_buffer("centred", F.pad(at - box, (2, 2, 2, 2)))  # (25, 1, 9, 9)
-        if not at.is_meta:  # shapes alone have no start
+        if not at.is_meta:  # a meta tensor has no values
             self._start(at, lam, generator)
 
     @torch.no_grad()
@@ -92,7 +89,7 @@ class SCN(nn.Module):
         first[..., 2, 1:4] = torch.tensor([-1.0, 0, 1])
         second[..., 2, :] = torch.tensor([1.0, 0, -2, 0, 1])
         four = torch.cat([first, first.mT, second, second.mT])
-        # Filter f at the pixel `at` of the patch: both are correlations, so they convolve.
+        # Filter f at the pixel `at` of the patch: two correlations, so the kernels convolve.
         self.H.weight.copy_(torch.cat([F.conv_transpose2d(at, f[None]) for f in four]))
         M = len(self.S.weight)
         D = random_dictionary(M, self.W.in_channels, 1, generator=generator).to(at)
@@ -120,5 +117,5 @@ class SCN(nn.Module):
 
 
 def _shrunk(a: Tensor) -> Tensor:
-    """Return h₁(a), and NaN of NaN, which :func:`csc.soft_threshold` refuses."""
+    """Return h₁(a).  NaN stays NaN, while :func:`csc.soft_threshold` refuses it."""
     return a - a.clamp(-1, 1)

@@ -2,9 +2,8 @@
 
     y = conv_5×5(ReLU(conv_k×k(ReLU(conv_9×9(x)))))            1 → 64 → 32 → 1
 
-There is no skip; borders are replicated, as the authors' test code does.  9-5-5 is the model of the
-tables (57,281 parameters with biases), 9-1-5 the small one (8,129).  Kernels start from
-N(0, 0.001²).
+There is no skip.  Borders are replicated, as in the authors' test code.  The tables show 9-5-5,
+which has 57,281 parameters with biases; 9-1-5 has 8,129.  Kernels start from N(0, 0.001²).
 
 References
 ----------

@@ -1,11 +1,11 @@
-"""SRDenseNet: dense blocks, all of whose outputs reach a bottleneck, and two deconvolutions.
+"""SRDenseNet: dense blocks, a bottleneck that sees the outputs of all, and two deconvolutions.
 
 References
 ----------
-Tong, Li, Liu, Gao, "Image super-resolution using dense skip connections", ICCV 2017, its model
-"All".  The paper leaves open what the layers of a block see; here the first sees the 128 maps that
-enter and each later one the outputs of those before it, which gives 2,143,489 parameters (the CRNet
-paper says 2,015k; no reading gives that exactly).
+Tong, Li, Liu, Gao, "Image super-resolution using dense skip connections", ICCV 2017, model "All".
+The paper does not say what the layers of a block see.  Here the first layer sees the 128 input
+maps, and each later layer sees the outputs of the layers before it.  This gives 2,143,489
+parameters.  The CRNet paper says 2,015k, which no reading gives exactly.
 """
 
 import torch
@@ -20,7 +20,7 @@ class SRDenseNet(nn.Module):
     Parameters
     ----------
     blocks, layers, growth : int
-        Dense blocks, layers in each, and maps that a layer adds.
+        Dense blocks, layers in each block, and maps that each layer adds.
     bottleneck : int
         Maps after the bottleneck.
 
@@ -63,7 +63,7 @@ class SRDenseNet(nn.Module):
 
 
 class _Dense(nn.Module):
-    """The first layer sees the input, each later one the outputs of those before it."""
+    """The first layer sees the input; each later layer sees the outputs of those before it."""
 
     def __init__(self, maps: int, layers: int, growth: int) -> None:
         super().__init__()

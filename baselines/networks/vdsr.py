@@ -1,9 +1,9 @@
-"""VDSR: twenty 3×3 convolutions of 64 maps that predict what bicubic misses.
+"""VDSR: twenty 3×3 convolutions of 64 maps predict the residual of the bicubic image.
 
 References
 ----------
 Kim, Lee, Lee, "Accurate image super-resolution using very deep convolutional networks", CVPR 2016.
-665,921 parameters with biases.  They start as He et al. say.
+665,921 parameters with biases.  Kernels start as in He et al.
 """
 
 from torch import Tensor, nn
@@ -18,13 +18,13 @@ class VDSR(nn.Module):
     Parameters
     ----------
     depth : int
-        Convolutions, ≥ 2.
+        Number of convolutions, ≥ 2.
     maps : int
         Feature maps, ≥ 1.
     channels : int
         1 for Y, 3 for RGB.
     bias : bool
-        Biases, as the published weights have.
+        Use biases, as the published weights do.
 
     Examples
     --------

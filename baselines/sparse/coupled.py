@@ -1,21 +1,21 @@
-"""Coupled dictionaries: one code for the derivatives of an LR patch and for the HR patch behind it.
+"""Coupled dictionaries: one code for the derivatives of an LR patch and for its HR patch.
 
-Of every patch, y are the derivatives of the bicubic-enlarged LR image and e what is left of the HR
-image without its mean.  The stacked vectors, each half of unit length and weighted by the root of
-its dimension, are coded together,
+In every patch, y are the derivatives of the bicubic-enlarged LR image, and e is the HR image minus
+its mean.  Both are scaled to unit length, weighted by the root of their dimension, stacked, and
+coded together,
 
     min Σ_i min_z ½‖x_i − [D_h; D_l] z‖² + λ‖z‖₁,    x = [√n_h e/‖e‖; √n_l y/‖y‖] / √(n_h + n_l),
 
-over unit atoms, online: step t codes some patches with the atoms at hand, adds zᵀz and zᵀx to two
-sums A and B, what is old being discounted by (1 − 1/t)^ρ, and minimises ½⟨D, A D⟩ − ⟨B, D⟩ by one
-pass over the atoms.  In the end both halves of an atom are divided by the norm of its LR half,
-which alone is there when an image is upscaled.
+over unit atoms D, online.  Step t codes some patches with the current atoms.  It discounts two
+sums A and B by (1 − 1/t)^ρ, adds zᵀz and zᵀx to them, and lowers ½⟨D, A D⟩ − ⟨B, D⟩ by one pass
+over the atoms.  In the end both halves of an atom are divided by the norm of its LR half, because
+only the LR half is coded when an image is upscaled.
 
 References
 ----------
 Yang, Wright, Huang, Ma, "Image super-resolution via sparse representation", IEEE TIP 19(11), 2010;
-the weights, the pruning and the four derivatives are those of the authors' package.  Mairal, Bach,
-Ponce, Sapiro, "Online learning for matrix factorization and sparse coding", JMLR 11, 2010.
+weights, pruning and derivatives as in the authors' package.  Mairal, Bach, Ponce, Sapiro, "Online
+learning for matrix factorization and sparse coding", JMLR 11, 2010.
 """
 
 from collections.abc import Callable
@@ -29,44 +29,42 @@ from baselines.resample import bicubic, imresize
 from baselines.sparse.lasso import lasso
 from csc.checks import check_images
 
-# Patches per step of learning, and how finely they are coded: a code moves by less in one step.
-PATCHES = 1024
-CODING_TOL = 1e-2
-# ρ of the discount of old codes, as that of csc.learn_dictionary.
-FORGETTING = 10.0
+PATCHES = 1024  # in a step of learning
+CODING_TOL = 1e-2  # of their codes, which change by more from step to step
+FORGETTING = 10.0  # ρ of the discount of old codes, as in csc.learn_dictionary
 
 
 class Coupled(NamedTuple):
-    """A pair of dictionaries: D_l, (M, 4, p, p), of unit atoms, and D_h, (M, 1, p, p)."""
+    """A pair of dictionaries: D_l, (M, 4, p, p), with unit atoms, and D_h, (M, 1, p, p)."""
 
     lr: Tensor
     hr: Tensor
 
     @property
     def parameters(self) -> int:
-        """Numbers in both."""
+        """Count the numbers in both."""
         return self.lr.numel() + self.hr.numel()
 
 
 class Pairs(NamedTuple):
-    """Patches: derivatives y of LR, (N, 4·p²), and HR without its mean, e, (N, p²)."""
+    """Patches: derivatives y of LR, (N, 4·p²), and HR minus its mean, e, (N, p²)."""
 
     lr: Tensor
     hr: Tensor
 
 
 def features(u: Tensor) -> Tensor:
-    """Return u(i, j+1) − u(i, j−1), u(i, j+2) − 2 u(i, j) + u(i, j−2), and both down the columns.
+    """Return u(i, j+1) − u(i, j−1), u(i, j+2) − 2 u(i, j) + u(i, j−2), and the same along i.
 
     Parameters
     ----------
     u : Tensor, shape (B, 1, H, W)
-        Images, replicated beyond their border.
+        Images; they are replicated beyond their border.
 
     Returns
     -------
     Tensor, shape (B, 4, H, W)
-        First derivatives along rows and along columns, then the second ones.
+        First derivatives along j and along i, then second derivatives along j and along i.
 
     Examples
     --------
@@ -87,19 +85,19 @@ def features(u: Tensor) -> Tensor:
 def sample_pairs(
     y: Tensor, scale: int, p: int, n: int, *, generator: torch.Generator | None = None
 ) -> Pairs:
-    """Draw patches of an HR image and of its own LR image, without the flat ones.
+    """Draw patches of an HR image and of its LR image, and drop flat ones.
 
     Parameters
     ----------
     y : Tensor, shape (1, 1, H, W)
-        HR image in [0, 1], H and W multiples of the scale.
+        HR image in [0, 1]; H and W are multiples of the scale.
     scale : int
-        Factor of the degradation, bicubic.
+        Factor of the bicubic degradation.
     p : int
         Side of a patch.
     n : int
-        Patches to draw, at most all there are; those whose variance is below 10 grey levels of 255
-        squared are then dropped.
+        Patches to draw, or all if there are fewer.  Patches of a variance below 10 (grey levels of
+        255 squared) are then dropped.
     generator : torch.Generator, optional
         Source of randomness; torch's global generator by default.
 
@@ -110,7 +108,8 @@ def sample_pairs(
     Raises
     ------
     ValueError, TypeError
-        If `y` is no (1, 1, H, W) in floating point, or not a multiple of the scale, or too small.
+        If `y` is not (1, 1, H, W) in floating point, not a multiple of the scale, or smaller than
+        a patch.
     """
     check_images(y, "y")
     if y.shape[:2] != (1, 1) or y.shape[2] % scale or y.shape[3] % scale or min(y.shape[2:]) < p:
@@ -141,17 +140,17 @@ def learn_coupled(
     Parameters
     ----------
     pairs : Pairs
-        At least M patches, none of them flat, as of :func:`sample_pairs`.
+        At least M patches from :func:`sample_pairs`, without flat ones.
     M : int
         Number of atoms.
     lam : float
-        Weight λ > 0 of the joint codes; stacked patches have unit length.
+        Weight λ > 0 of the codes of stacked patches, which have unit length.
     passes : int
         Number of times every patch is coded.
     generator : torch.Generator, optional
         Source of randomness; torch's global generator by default.
     on_step : callable, optional
-        Called with the number of the step, from 1, and the mean objective of its patches.
+        Called with the step, from 1, and the mean objective of its patches.
 
     Returns
     -------
@@ -165,12 +164,12 @@ def learn_coupled(
     (N, n_l), (N_hr, n_h) = pairs.lr.shape, pairs.hr.shape
     if N != N_hr or n_l != 4 * n_h or not 1 <= M <= N:
         raise ValueError(
-            f"learning {M} atoms takes at least so many pairs, (N, 4·p²) and (N, p²); "
+            f"learning {M} atoms needs at least {M} pairs, (N, 4·p²) and (N, p²); "
             f"got {tuple(pairs.lr.shape)} and {tuple(pairs.hr.shape)}"
         )
     norms = pairs.hr.norm(dim=1, keepdim=True), pairs.lr.norm(dim=1, keepdim=True)
     if not all(bool((norm > 0).all()) for norm in norms):
-        raise ValueError("a patch is flat and has no direction; drop such pairs")
+        raise ValueError("a patch is flat, so it cannot have unit length; drop such pairs")
     x = torch.cat([n_h**0.5 * pairs.hr / norms[0], n_l**0.5 * pairs.lr / norms[1]], 1)
     x /= (n_h + n_l) ** 0.5  # (N, n_h + n_l), of unit length
     D = x[torch.randperm(N, generator=generator)[:M]]
@@ -191,7 +190,7 @@ def learn_coupled(
 
 
 def _improve(D: Tensor, A: Tensor, B: Tensor) -> Tensor:
-    """Minimise ½⟨D, A D⟩ − ⟨B, D⟩ over one unit atom after the other; unused atoms stay."""
+    """Minimise ½⟨D, A D⟩ − ⟨B, D⟩ over each unit atom in turn; unused atoms do not change."""
     D = D.clone()
     for j in A.diagonal().nonzero()[:, 0].tolist():
         d = B[j] - A[j] @ D + A[j, j] * D[j]
@@ -205,7 +204,7 @@ def unit_lr(pair: Coupled) -> Coupled:
     Raises
     ------
     ValueError
-        If the shapes are not those of a pair, or the LR half of an atom is zero.
+        If the shapes do not fit, or the LR half of an atom is zero.
     """
     lr, hr = pair
     M, C, p, q = lr.shape if lr.ndim == 4 else (0, 0, 0, 0)

@@ -35,6 +35,7 @@ Gu, Zuo, Xie, Meng, Feng, Zhang, "Convolutional sparse coding for image super-re
 (back-projection).
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -204,7 +205,10 @@ def upscale(
     check_integer(back_projections, "back_projections")
     scale, pad = filters.scale, margin(filters.D)
     smooth, residual = split(y, filters.mu, pad)
-    z = solver(residual, filters.D.to(y), filters.lam, tol=tol, max_iter=max_iter).codes
+    with warnings.catch_warnings():
+        # A flat image has no codes and stays bicubic, which is right.
+        warnings.filterwarnings("ignore", "all codes are zero", UserWarning)
+        z = solver(residual, filters.D.to(y), filters.lam, tol=tol, max_iter=max_iter).codes
     x = bicubic(smooth, scale) + synthesis_hr(z, filters.W.to(y), filters.F.to(y), scale)
     x = x[..., pad * scale : -pad * scale, pad * scale : -pad * scale]
     for _ in range(back_projections):

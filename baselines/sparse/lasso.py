@@ -4,10 +4,10 @@ For every row y of a batch,
 
     min_z ½‖y − D z‖² + λ‖z‖₁ = min_z ½ zᵀG z − bᵀz + λ‖z‖₁ + const,    G = DᵀD, b = Dᵀy,
 
-by greedy coordinate descent: each step moves, in every problem at once, the code whose move is
-largest.  With unit atoms the best value of z_j, the others held, is h_λ(a_j) with
-a = b − (G − I) z, and a move of z_j changes a by a row of G − I.  Problems that are solved leave
-the batch, so that a few hard ones do not cost as much as all.
+by greedy coordinate descent.  In every problem, a step moves the code that would move furthest.
+With unit atoms, the best value of z_j for fixed other codes is h_λ(a_j) with a = b − (G − I) z.  A
+move of z_j changes a by a row of G − I.  Solved problems leave the batch, so the last steps only
+work on the hard problems.
 
 References
 ----------
@@ -21,12 +21,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from csc.checks import check_finite
+from csc.checks import check_finite, check_integer, check_number
 
-# Solved problems are looked for every so many steps; taking them out costs about a step.
-LEAVE_EVERY = 8
-# Of the search for the largest move: a few vectors' worth of numbers.
-LANES = 32
+LEAVE_EVERY = 8  # steps between searches for solved problems; removing them costs about a step
+LANES = 32  # of the search for the largest move: a few vector registers
 
 
 @torch.no_grad()
@@ -42,7 +40,7 @@ def lasso(b: Tensor, G: Tensor, lam: float, *, tol: float = 1e-4, max_iter: int 
     lam : float
         Weight λ > 0.
     tol : float
-        A problem is solved when no single code would move by more.
+        A problem is solved when every code would move by at most this.
     max_iter : int
         Largest number of steps.
 
@@ -54,8 +52,8 @@ def lasso(b: Tensor, G: Tensor, lam: float, *, tol: float = 1e-4, max_iter: int 
     Raises
     ------
     ValueError, TypeError
-        If shapes, dtypes or devices do not fit, b or G holds NaN, the diagonal of G is not one, or
-        a number is out of its range.
+        If shapes, dtypes or devices differ, b or G holds NaN, the diagonal of G is not one, or a
+        number is out of its range.
 
     Examples
     --------
@@ -66,8 +64,8 @@ def lasso(b: Tensor, G: Tensor, lam: float, *, tol: float = 1e-4, max_iter: int 
     _check(b, G, lam, tol, max_iter)
     M = len(G)
     R = G - torch.eye(M, dtype=G.dtype, device=G.device)
-    more = -M % LANES  # atoms of zeros, which never move
-    R, a = F.pad(R, (0, more)), F.pad(b, (0, more))
+    padding = -M % LANES  # atoms of zeros, whose codes stay zero
+    R, a = F.pad(R, (0, padding)), F.pad(b, (0, padding))
     z, codes = torch.zeros_like(a), torch.zeros_like(a)
     left = torch.arange(len(b), device=b.device)
     max_iter = max_iter if len(b) else 0
@@ -75,10 +73,10 @@ def lasso(b: Tensor, G: Tensor, lam: float, *, tol: float = 1e-4, max_iter: int 
         move = F.softshrink(a, lam).sub_(z)
         size, j = _largest(move.abs())
         if step % LEAVE_EVERY == 0:
-            on = size[:, 0] > tol
-            if not bool(on.all()):
-                codes[left[~on]] = z[~on]
-                left, a, z, move, j = left[on], a[on], z[on], move[on], j[on]
+            unsolved = size[:, 0] > tol
+            if not bool(unsolved.all()):
+                codes[left[~unsolved]] = z[~unsolved]
+                left, a, z, move, j = (t[unsolved] for t in (left, a, z, move, j))
                 if not len(left):
                     break
         move = move.gather(1, j)
@@ -91,8 +89,8 @@ def lasso(b: Tensor, G: Tensor, lam: float, *, tol: float = 1e-4, max_iter: int 
 def _largest(size: Tensor) -> tuple[Tensor, Tensor]:
     """Return the largest entry of every row of (N, M) and its index, each (N, 1).
 
-    As ``size.max(1, keepdim=True)``, at half its time on a CPU, which has no vector instructions
-    for the index: first the lane, then the place in the lane.
+    Equals ``size.max(1, keepdim=True)``, which takes twice as long on a CPU: torch finds the index
+    without vector instructions.  We find the lane first, then the place in the lane.
     """
     size = size.view(len(size), size.shape[1] // LANES, LANES)
     lane = size.amax(1).argmax(1, keepdim=True)
@@ -118,7 +116,5 @@ def _check(b: Tensor, G: Tensor, lam: float, tol: float, max_iter: int) -> None:
         raise ValueError("the atoms must have unit norm: ones on the diagonal of G")
     if not 0 < lam < math.inf:
         raise ValueError(f"lam must be finite and > 0, got {lam}")
-    if not 0 <= tol < math.inf:
-        raise ValueError(f"tol must be finite and ≥ 0, got {tol}; 0 runs to max_iter")
-    if max_iter < 0:
-        raise ValueError(f"max_iter must be ≥ 0, got {max_iter}")
+    check_number(tol, "tol", "; 0 runs to max_iter")
+    check_integer(max_iter, "max_iter")

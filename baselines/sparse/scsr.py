@@ -1,20 +1,23 @@
 """ScSR: patches of LR and HR that share their sparse codes in a pair of coupled dictionaries.
 
-The LR image is enlarged by bicubic to u.  Of every p×p patch, y are the first and second
-derivatives, m the mean and e = u − m the rest.  Its codes
+Bicubic enlarges the LR image to u.  In every p×p patch of u, y are the first and second
+derivatives, m is the mean, and e = u − m.  The codes
 
     z = argmin_z ½‖y / max(‖y‖, ε) − D_l z‖² + λ‖z‖₁
 
-give the HR patch h = m + g ‖e‖ D_h z / ‖D_h z‖.  Overlapping patches are averaged, and the image x
-is made to fit the LR image again by back-projection, x ← x + k * up(lr − down(x)).
+give the HR patch h = m + g ‖e‖ D_h z / ‖D_h z‖.  Overlapping patches are averaged.  Then
+back-projection makes the image x fit the LR image again, x ← x + k * up(lr − down(x)).
 
-Both dictionaries are learned at once, on stacked pairs: one code has to explain both halves.
+Both dictionaries are learned together on stacked pairs, so one code explains both halves.
 
-We differ from the authors' package in this: a dictionary for every scale, learned on its own
-degradation, rather than ×2 twice, which does not serve ×3 at all and hands the errors of the first
-pass to the second; patches of 7×7 (×2) and 9×9 every two pixels rather than of 5×5 at every pixel,
-which is as sharp in a third of the time; patches up to the border, beyond which the image is
-replicated; and a patch without a code stays bicubic rather than flat.
+We differ from the authors' package in this:
+
+- Every scale has its own dictionary.  The package upscales ×2 twice, which excludes ×3 and passes
+  the errors of the first step to the second.
+- Patches are 7×7 (×2) or 9×9, every two pixels.  The package has 5×5 at every pixel, which is as
+  sharp and takes three times as long.
+- Patches extend to the border of the image, which is replicated beyond it.
+- A patch without a code stays bicubic; in the package it becomes flat.
 
 References
 ----------
@@ -37,29 +40,26 @@ from baselines.sparse.lasso import lasso
 from baselines.weights import WeightsError, bundled, read
 from csc.checks import check_finite, check_images
 
-# ε, the norm from which derivatives are divided by it: one grey level of 255, as the authors have.
-LEAST_NORM = 1 / 255
-# Moves of a code below this do not show: on Set5 they change PSNR by some thousandths of a decibel.
-CODING_TOL = 1e-2
-# Patches coded together: enough to keep the processor busy, few enough to stay in its cache.
-PATCHES = 2048
+LEAST_NORM = 1 / 255  # ε: derivatives of a smaller norm are not scaled up, as in the package
+CODING_TOL = 1e-2  # finer codes change PSNR on Set5 by a few thousandths of a decibel
+PATCHES = 2048  # coded together: enough to keep the processor busy, and they fit into its cache
 
 
 @dataclass(frozen=True)
 class ScSR:
     """ScSR as a map from LR to HR.
 
-    Called with LR images (B, 1, h, w), Y in [0, 1], and a scale, it returns HR images
-    (B, 1, scale·h, scale·w), unclipped, in the dtype and on the device of the input.
+    It maps LR images (B, 1, h, w), Y in [0, 1], and a scale to HR images (B, 1, scale·h, scale·w),
+    not clipped, in the dtype and on the device of the input.
 
     Attributes
     ----------
     dictionaries : mapping of int to Coupled
-        The pair of every scale.
+        The coupled dictionaries of each scale.
     lam : float
         Weight λ of the codes.
     gain : float
-        Contrast g of an HR patch relative to that of the bicubic one.
+        Contrast g of an HR patch, relative to the bicubic patch.
     steps : int
         Steps of back-projection.
     stride : int
@@ -75,12 +75,12 @@ class ScSR:
 
     @property
     def scales(self) -> tuple[int, ...]:
-        """The scales there are dictionaries for."""
+        """The scales it upscales by."""
         return tuple(sorted(self.dictionaries))
 
     @property
     def parameters(self) -> int:
-        """Numbers in all dictionaries; ``at(scale).parameters`` are those of one scale."""
+        """Count the numbers in all dictionaries; ``parameters_at(scale)`` counts one scale."""
         return sum(pair.parameters for pair in self.dictionaries.values())
 
     def parameters_at(self, scale: int) -> int:
@@ -88,12 +88,12 @@ class ScSR:
         return self.at(scale).parameters
 
     def at(self, scale: int) -> Coupled:
-        """Return the pair of a scale.
+        """Return the coupled dictionaries of a scale.
 
         Raises
         ------
         ValueError
-            If there is none.
+            If there are none for this scale.
         """
         if scale not in self.dictionaries:
             known = ", ".join(map(str, self.scales))
@@ -132,8 +132,8 @@ def load(path: str | Path | None = None) -> ScSR:
     Parameters
     ----------
     path : str or Path, optional
-        A file that ``benchmarks/train_scsr.py`` wrote; by default the one that ships, for ×2, ×3
-        and ×4, learned on T91.
+        A file of ``benchmarks/train_scsr.py``.  The bundled file is the default: ×2, ×3 and ×4,
+        learned on T91.
 
     Returns
     -------
@@ -142,7 +142,7 @@ def load(path: str | Path | None = None) -> ScSR:
     Raises
     ------
     WeightsError
-        If the file is missing, damaged, or holds something else.
+        If the file is missing, damaged, or not a file of ScSR.
 
     Examples
     --------
@@ -165,19 +165,19 @@ def load(path: str | Path | None = None) -> ScSR:
 
 
 def map_patches(change: Callable[[Tensor], Tensor], x: Tensor, p: int, stride: int = 1) -> Tensor:
-    """Replace p×p patches of images by `change` of them, and average where they overlap.
+    """Replace all p×p patches of images by `change(patches)`, and average where they overlap.
 
     Parameters
     ----------
     change : callable
-        From patches (N, C·p²) to patches (N, p²).
+        Maps patches (N, C·p²) to patches (N, p²).
     x : Tensor, shape (B, C, H, W)
         Images.
     p : int
         Side of a patch.
     stride : int
         Pixels from one patch to the next, ≤ p.  The image is replicated beyond its lower and right
-        border, so that the last patches reach it.
+        border, so the last patches cover the border.
 
     Returns
     -------
@@ -189,12 +189,12 @@ def map_patches(change: Callable[[Tensor], Tensor], x: Tensor, p: int, stride: i
     B, _, height, width = x.shape
     total = x.new_zeros(B, 1, height, width)
     across = (width - p) // stride + 1
-    rows = stride * max(1, PATCHES // (B * across))
-    for top in range(0, height - p + 1, rows):
-        band = x[..., top : top + rows - stride + p, :]
+    step = stride * max(1, PATCHES // (B * across))  # pixels from one band of patches to the next
+    for top in range(0, height - p + 1, step):
+        band = x[..., top : top + step - stride + p, :]
         patches = F.unfold(band, p, stride=stride).transpose(1, 2)  # (B, n, C·p²)
         changed = change(patches.flatten(0, 1)).view(B, -1, p * p).transpose(1, 2)
-        total[..., top : top + rows - stride + p, :] += F.fold(
+        total[..., top : top + step - stride + p, :] += F.fold(
             changed, (band.shape[-2], width), p, stride=stride
         )
     grid = x.new_ones(1, 1, (height - p) // stride + 1, across)
@@ -212,7 +212,7 @@ def back_project(sr: Tensor, lr: Tensor, steps: int = 20) -> Tensor:
     lr : Tensor, shape (B, 1, h, w)
         LR images.
     steps : int
-        Number of steps; k is the normalised square of a 5×5 Gaussian of σ = 1.
+        Number of steps; k is the square of a 5×5 Gaussian with σ = 1, normalised.
 
     Returns
     -------

@@ -192,7 +192,7 @@ def test_a_kernel_is_neither_flipped_nor_transposed(path: Path) -> None:
         (lambda: srcnn(5), {"biases_conv2": draw(31, 1)}, r"biases_conv2 must be 32 numbers, got"),
         (lambda: srcnn(5), {"biases_conv1": draw(8, 8)}, r"biases_conv1 must be 64 numbers, got"),
         (lambda: srcnn(5), {"weights_conv1": np.full((81, 64), np.nan)}, "weights_conv1 holds NaN"),
-        (lambda: srcnn(5), {"weights_conv3": "text"}, "weights_conv3 must be of real numbers, got"),
+        (lambda: srcnn(5), {"weights_conv3": "text"}, "weights_conv3 must hold real numbers, got"),
         (
             lambda: srcnn(5),
             {"biases_conv2": np.full((32, 1), 1e300)},
@@ -222,7 +222,9 @@ def test_wrong_cells_of_vdsr_are_named(path: Path) -> None:
         load_matlab(path)
     v["model"]["bias"] = v["model"]["bias"][:, :3]
     savemat(path, v)
-    with pytest.raises(ValueError, match="as many weights as biases, at least 2; got 4 and 3"):
+    with pytest.raises(
+        ValueError, match="equally many weights and biases, at least 2; got 4 and 3"
+    ):
         load_matlab(path)
 
 
@@ -230,16 +232,16 @@ def test_other_files(path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="weights.mat"):
         load_matlab(path)
     path.write_bytes(b"no MATLAB file" * 20)
-    with pytest.raises(ValueError, match="no .mat file that can be read"):
+    with pytest.raises(ValueError, match="cannot be read as a .mat file"):
         load_matlab(path)
     savemat(path, {"a": 1, "b": 2})
-    with pytest.raises(ValueError, match="of no network known here: .* it has a, b"):
+    with pytest.raises(ValueError, match="holds no known network: .* the file has a, b"):
         load_matlab(path)
     savemat(path, srcnn(5))
     path.write_bytes(path.read_bytes()[:3000])
-    with pytest.raises(ValueError, match="no .mat file that can be read"):
+    with pytest.raises(ValueError, match="cannot be read as a .mat file"):
         load_matlab(path)
     header = b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM"
     path.write_bytes(header + bytes(600))
-    with pytest.raises(ValueError, match="of MATLAB 7.3; save it with '-v7'"):
+    with pytest.raises(ValueError, match="of MATLAB 7.3; in MATLAB, save it with '-v7'"):
         load_matlab(path)

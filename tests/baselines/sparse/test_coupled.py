@@ -100,9 +100,9 @@ def test_bad_input_is_refused() -> None:
     with pytest.raises(ValueError, match=r"multiples of 3 .* got \(1, 1, 24, 31\)"):
         sample_pairs(image(24, 31), 3, 5, 10)
     _, pairs = planted(0, N=20)
-    with pytest.raises(ValueError, match="learning 21 atoms takes at least so many pairs"):
+    with pytest.raises(ValueError, match="learning 21 atoms needs at least 21 pairs"):
         learn_coupled(pairs, 21)
-    with pytest.raises(ValueError, match="takes at least so many pairs"):
+    with pytest.raises(ValueError, match="needs at least 5 pairs"):
         learn_coupled(Pairs(pairs.lr[1:], pairs.hr), 5)
     pairs.hr[3] = 0
     with pytest.raises(ValueError, match="a patch is flat"):
