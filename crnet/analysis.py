@@ -1,13 +1,14 @@
 """What the recursions and the atoms of a CRNet do to an image.
 
-A CRNet is linear in its codes but for one ReLU.  With its pattern g = [Wh ⊗ z > 0],
+From codes to image, a CRNet is linear except for one ReLU.  Let g = [Wh ⊗ z > 0], its gates.  Then
 
-    R = H ⊗ ReLU(Wh ⊗ z) = Σ_m H ⊗ (g ⊙ (Wh[:, m] ⊗ z_m)),
+    R = H ⊗ ReLU(Wh ⊗ z) = Σ_m H ⊗ (g ⊙ (Wh[:, m] ⊗ z_m)).
 
-so the image is exactly a sum of what each atom's codes add, given g, and a remainder: of CRNet-A
-the bicubic image, of CRNet-B, whose upsampler and tail are linear, what its features become on the
-path that skips the codes, and the mean.  (Biases, where there are any, belong to the remainder.)
-g depends on all codes: without atom m, others would pass where it held the gate.
+Given g, the image is exactly the sum of one part per atom and a remainder.  In CRNet-A the
+remainder is the bicubic image.  In CRNet-B, whose upsampler and tail are linear, it is the image of
+the features that skip the codes.  The mean and all biases belong to the remainder.
+
+g depends on all codes.  Removing an atom also opens and closes gates for the others.
 """
 
 from collections.abc import Sequence
@@ -25,10 +26,10 @@ from csc.attribution import check_atoms
 
 
 class Attribution(NamedTuple):
-    """An image as a sum: output = Σ_m parts[:, m] + remainder, where all atoms are asked for.
+    """An image as a sum: output = Σ_m parts[:, m] + remainder, if all atoms are asked for.
 
-    parts : (B, A, C, H, W), what the codes of A atoms add; remainder : (B, C, H, W), what no code
-    adds; open : share of the gates g that are open.
+    parts : (B, A, C, H, W), the part of each of A atoms; remainder : (B, C, H, W); open : fraction
+    of the gates g that are 1.
     """
 
     parts: Tensor
@@ -39,8 +40,8 @@ class Attribution(NamedTuple):
 class Recursion(NamedTuple):
     """The image of z_k and its measures.
 
-    image : (1, C, H, W); psnr in dB and ssim, by the protocol; nonzero : share of non-zero codes;
-    change : ‖z_k − z_{k−1}‖/‖z_k‖, None for k = 0.
+    image : (1, C, H, W); psnr in dB and ssim, by the protocol; nonzero : fraction of non-zero
+    codes; change : ‖z_k − z_{k−1}‖/‖z_k‖, None for k = 0.
     """
 
     image: Tensor
@@ -54,18 +55,18 @@ class Recursion(NamedTuple):
 def attribution(
     net: CRNetA | CRNetB, x: Tensor, scale: int, *, atoms: Sequence[int] | None = None
 ) -> Attribution:
-    """Return what each atom's codes z_K add to the upscaled image, and the remainder.
+    """Split the upscaled image into one part per atom, by its codes z_K, and a remainder.
 
     Parameters
     ----------
     net : CRNetA or CRNetB
         The network.
     x : Tensor, shape (B, 1 or 3, h, w), in [0, 1]
-        LR image: Y for CRNet-A, RGB for CRNet-B, as an :class:`crnet.Upscaler` takes it.
+        LR image: Y for CRNet-A, RGB for CRNet-B, as for :class:`crnet.Upscaler`.
     scale : int
         Factor.
     atoms : sequence of int, optional
-        A of the m0 atoms; all by default, which takes m0 times the memory of the image.
+        A of the m0 atoms (default: all, which takes m0 times the memory of the image).
 
     Returns
     -------
@@ -75,7 +76,7 @@ def attribution(
     Raises
     ------
     ValueError
-        If the image or the scale is not the network's, or `atoms` names one that is not there.
+        If the network does not take the image or the scale, or an atom does not exist.
 
     Examples
     --------
@@ -87,29 +88,27 @@ def attribution(
     """
     m0 = net.cista.S.shape[0]
     kept = range(m0) if atoms is None else check_atoms(atoms, m0)
-    body = net if isinstance(net, CRNetA) else net.body
-    x = bicubic(x, scale).to(net.cista.S) if net.enlarged else x.to(net.cista.S)
-    maps = x if isinstance(net, CRNetA) else net.prepare(x, scale)
-    z = body.cista(body.features(maps))
-    gate = body.Wh(z) > 0  # (B, n0, h, w)
+    x = x.to(net.cista.S)
+    if isinstance(net, CRNetA):
+        return _split(net, bicubic(x, scale), kept)
+    parts, rest, opened = _split(net.body, net.prepare(x, scale), kept)
+    parts = torch.stack([net.crop(_enlarge(net, R, scale), scale) for R in parts.unbind(1)], 1)
+    image = net.crop(net.tail(net.upsamplers[str(scale)](rest)), scale)
+    return Attribution(parts, image + net.mean.view(3, 1, 1), opened)
 
-    def linear(part: Tensor) -> Tensor:
-        """Return what Wh's maps become in the image, without biases."""
-        R = _conv(gate * part, body.H)
-        return R if isinstance(net, CRNetA) else net.crop(_enlarge(net, R, scale), scale)
 
-    parts = [
-        linear(F.conv2d(z[:, m : m + 1], body.Wh.weight[:, m : m + 1], padding=1)) for m in kept
-    ]
-    rest = torch.zeros_like(maps) if not body.residual else maps
-    if body.Wh.bias is not None:
-        rest = rest + _conv(gate * body.Wh.bias[:, None, None], body.H)
-    if body.H.bias is not None:
-        rest = rest + body.H.bias[:, None, None]
-    if isinstance(net, CRNetB):
-        rest = net.crop(net.tail(net.upsamplers[str(scale)](rest)), scale)
-        rest = rest + net.mean.view(3, 1, 1)
-    return Attribution(torch.stack(parts, 1), rest, float(gate.double().mean()))
+def _split(net: CRNetA, x: Tensor, atoms: Sequence[int]) -> Attribution:
+    """Split the output of a CRNet-A on its own input."""
+    z = net.cista(net.features(x))
+    gate = net.Wh(z) > 0  # (B, n0, H, W)
+    one_by_one = (F.conv2d(z[:, m : m + 1], net.Wh.weight[:, m : m + 1], padding=1) for m in atoms)
+    parts = torch.stack([_conv(gate * part, net.H) for part in one_by_one], 1)
+    rest = x if net.residual else torch.zeros_like(x)
+    if net.Wh.bias is not None:
+        rest = rest + _conv(gate * net.Wh.bias[:, None, None], net.H)
+    if net.H.bias is not None:
+        rest = rest + net.H.bias[:, None, None]
+    return Attribution(parts, rest, float(gate.double().mean()))
 
 
 @torch.inference_mode()
@@ -118,19 +117,19 @@ def recursions(
 ) -> list[Recursion]:
     """Return image, PSNR, SSIM and sparsity of every code z_0, …, z_K, from one pass.
 
-    The image goes through whole, not in tiles; :func:`crnet.measuring.evaluate.score_recursions`
-    measures large ones.
+    The image is not cut into tiles.  For large images use
+    :func:`crnet.measuring.evaluate.score_recursions`.
 
     Parameters
     ----------
     net : CRNetA or CRNetB
         The network.
     original : Tensor, shape (1, 1 or 3, H, W), uint8
-        The original, Y or RGB, as of :func:`crnet.data.read_y` or :func:`crnet.data.read_rgb`.
+        The original, from :func:`crnet.data.read_y` or :func:`crnet.data.read_rgb`.
     scale : int
         Factor.
     protocol : Protocol, optional
-        How to measure; by default as the paper does for such a network.
+        How to measure (default: as the paper measures such a network).
 
     Returns
     -------
@@ -139,7 +138,7 @@ def recursions(
     Raises
     ------
     ValueError
-        If the original is not uint8 of the network's channels, or too small for the scale.
+        If the original is not uint8, has other channels than the network, or is too small.
 
     Examples
     --------
@@ -176,7 +175,7 @@ def fewest_recursions(psnr: Sequence[float], loss: float, *, of_best: bool = Fal
     loss : float
         PSNR that may be lost, in dB, ≥ 0.
     of_best : bool
-        Against the best recursion instead of the last.
+        Compare with the best recursion instead of the last.
 
     Raises
     ------
@@ -198,7 +197,7 @@ def fewest_recursions(psnr: Sequence[float], loss: float, *, of_best: bool = Fal
 
 
 def _enlarge(net: CRNetB, maps: Tensor, scale: int) -> Tensor:
-    """Return what the upsampler and the tail make of maps, without their biases."""
+    """Apply the upsampler and the tail to maps, without their biases."""
     for layer in net.upsamplers[str(scale)].children():
         maps = _conv(maps, layer) if isinstance(layer, nn.Conv2d) else layer(maps)
     return _conv(maps, net.tail)

@@ -6,18 +6,18 @@ CRNet-A takes a bicubic-enlarged image I:
     z_0 = ReLU(Wl ⊗ y),  z_k = ReLU(Wl ⊗ y + S ⊗ z_{k−1}),  k ≤ K   codes, m0 maps  (eq. 12)
     R = H ⊗ ReLU(Wh ⊗ z_K),   output = I + R                                (eq. 13, 14)
 
-All kernels are 3×3 with zero padding 1 and there is no bias, so the whole network is positively
-homogeneous: scaling the image scales the output.  S is one tensor for all K recursions, so K
-changes the depth (K + 5) but no parameter.
+All kernels are 3×3 with zero padding 1, without biases.  The network is therefore positively
+homogeneous: scaling the image scales the output.  All K recursions share one S, so K changes the
+depth (K + 5) but not the number of weights.
 
-CRNet-B takes the LR image and is a CRNet-A between feature maps: head, a residual unit of the
-scale, the CRNet-A, a pixel-shuffle upsampler of the scale, tail.
+CRNet-B takes the LR image.  Between its head and its tail, a CRNet-A works on feature maps, with a
+residual unit before it and a pixel-shuffle upsampler after it, one of each per scale.
 
 References
 ----------
 Zhang, Liu, Yu, "CRNet: image super-resolution using a convolutional sparse coding inspired
-network", arXiv 1908.01166, 2019.  The 3×3 S is the paper's relaxation: the S of 3×3 filters that
-equals ISTA is 5×5 (`csc.unfold`).
+network", arXiv 1908.01166, 2019.  The 3×3 S is the paper's relaxation.  It equals no ISTA: for
+3×3 filters, the S of ISTA is 5×5 (`csc.unfold`).
 """
 
 import math
@@ -32,25 +32,24 @@ from csc import CISTA, Kernels
 
 
 class CRNetA(nn.Module):
-    """CRNet-A, which maps bicubic-enlarged images to sharp ones of the same size.
+    """Map bicubic-enlarged images to sharp images of the same size.
 
-    Shapes and dtypes are checked at every call; NaN is not, since that would stall a GPU, and
-    spreads to what it reaches.  :class:`crnet.Upscaler`, which resamples first, refuses it.
+    Input and output are (B, channels, H, W), floating point.  The bundled weights take Y of YCbCr
+    (BT.601) in [0, 1].  An output pixel depends on K + 5 pixels to each side (`reach`).
 
-    Input and output are (B, channels, H, W), floating point; the bundled weights take Y of YCbCr
-    (BT.601) in [0, 1].  The receptive field reaches K + 5 pixels to each side.
+    Every call checks shapes and dtypes.  It does not look for NaN, since that would stall a GPU;
+    :class:`crnet.Upscaler` does.
 
     Parameters
     ----------
     n0, m0 : int
         Feature maps, and code maps (atoms).
     recursions : int
-        K ≥ 0; may be changed later.
+        K ≥ 0; set it at any time.
     channels : int
-        Channels of the image, 1 for Y and 3 for RGB, or of the feature maps where it is a part of
-        CRNet-B.
+        Channels of the image: 1 for Y, 3 for RGB.  Inside CRNet-B, channels of the feature maps.
     residual : bool
-        Add the input to the output (eq. 14); the paper's Fig. 4 compares without.
+        Add the input to the output (eq. 14).  The paper's Fig. 4 also shows the network without.
     threshold : bool
         Learn a threshold θ ≥ 0 per atom (initially 0) instead of the paper's θ = 0.
     bias : bool
@@ -103,7 +102,7 @@ class CRNetA(nn.Module):
         if channels <= _IMAGE:
             self.F0.weight = nn.Parameter(whitening_kernel(n0, channels, ENLARGED, generator))
         self.F1 = conv(n0, n0)
-        # A He-initialised S explodes over many recursions; 0.3 keeps the codes of the input's size.
+        # With He's variance, codes explode over many recursions; with 0.3 they keep their size.
         kernels = Kernels(
             W=he_kernel(m0, n0, 1.0, generator),
             S=he_kernel(m0, m0, 0.3, generator),
@@ -135,16 +134,16 @@ class CRNetA(nn.Module):
         return self.cista.codes(self.features(x))
 
     def reconstruct(self, x: Tensor, z: Tensor) -> Tensor:
-        """Return x + H ⊗ ReLU(Wh ⊗ z) (without x + where the network is not residual)."""
+        """Return x + H ⊗ ReLU(Wh ⊗ z), or H ⊗ ReLU(Wh ⊗ z) if the network is not residual."""
         R: Tensor = self.H(self.Wh(z).relu_())
         return x + R if self.residual else R
 
     @torch.no_grad()
     def atoms(self) -> Tensor:
-        """Return what an isolated unit code adds to the image, atom by atom.
+        """Return the image of an isolated unit code, for each atom.
 
-        H ⊗ ReLU(Wh ⊗ δ_m), shape (m0, channels, 5, 5).  Without biases, t times the code adds t
-        times the atom; codes closer than five pixels interact through the ReLU.
+        H ⊗ ReLU(Wh ⊗ δ_m), shape (m0, channels, 5, 5).  Without biases, a code t adds t times the
+        atom.  Codes closer than five pixels interact through the ReLU.
         """
         W = self.Wh.weight
         delta = torch.eye(W.shape[1]).to(W)[:, :, None, None]  # (m0, m0, 1, 1)
@@ -159,15 +158,15 @@ class CRNetA(nn.Module):
 
     @property
     def reach(self) -> int:
-        """Count the pixels to each side that an output pixel depends on: one per layer."""
+        """Count the input pixels to each side that an output pixel depends on: one per layer."""
         return self.depth
 
 
 class CRNetB(nn.Module):
-    """CRNet-B, which maps LR images to sharp ones, `scale` times as large.
+    """Map LR images to sharp images, `scale` times as large.
 
-    mean shift → head 3→n0 → residual unit of the scale → CRNet-A in feature space, with skip →
-    upsampler of the scale → tail n0→3 → mean shift.  The upsamplers are 3×3 convolutions to
+    mean shift → head 3→n0 → residual unit of the scale → CRNet-A on feature maps, with skip →
+    upsampler of the scale → tail n0→3 → mean shift.  An upsampler of ×s is a 3×3 convolution to
     n0·s² maps and a pixel shuffle; ×4 is two of ×2.  Only the path of the chosen scale runs.
 
     Input is RGB (B, 3, h, w) in [0, 1], output (B, 3, scale·h, scale·w).
@@ -177,29 +176,28 @@ class CRNetB(nn.Module):
     n0, m0 : int
         Feature maps, and code maps (atoms).
     recursions : int
-        K ≥ 0; may be changed later.
+        K ≥ 0; set it at any time.
     scales : sequence of int
-        Some of 2, 3 and 4; each has its residual unit and upsampler.
+        Some of 2, 3 and 4.  Each has its own residual unit and upsampler.
     threshold, generator
-        As of :class:`CRNetA`.
+        As in :class:`CRNetA`.
     bias : bool
-        Biases on every convolution but W and S.
+        Biases on every convolution except W and S.
     border : int
-        LR pixels, ≥ 0, by which the image is extended to each side before the head: its border
-        pixels are replicated.  The output is cropped to its size again.  All layers pad with
-        zeros, which darkens or colours the edges of a flat image; a border of the receptive field
-        keeps every flat image flat.  The paper has no such border.
+        LR pixels ≥ 0 that are added to each side before the head, by replication.  The output is
+        cropped accordingly.  All layers pad with zeros, which changes the edges of a flat image.
+        With a border of `reach` pixels, flat images stay flat.  The paper has no border.
 
     Raises
     ------
     ValueError
-        If a size is not positive, the border is negative or a scale is none of 2, 3 and 4.
+        If a size is not positive, the border is negative, or a scale is not 2, 3 or 4.
 
     References
     ----------
-    Zhang, Liu, Yu, 2019, section 4.  What it leaves open (head, upsamplers, one tail, where the
-    skip closes) follows MDSR of Lim et al., "Enhanced deep residual networks for single image
-    super-resolution", CVPRW 2017; it is the layout that gives the paper's 36 layers and 2.0M
+    Zhang, Liu, Yu, 2019, section 4.  The paper does not specify head, upsamplers and tail, and
+    where the skip ends.  There we follow MDSR of Lim et al., "Enhanced deep residual networks for
+    single image super-resolution", CVPRW 2017.  This layout gives the paper's 36 layers and 2.0M
     weights at m0 = 256.
 
     Examples
@@ -240,7 +238,7 @@ class CRNetB(nn.Module):
             n0, m0, recursions, channels=n0, threshold=threshold, bias=bias, generator=generator
         )
         self.border = border
-        # A convention of the weights, as in MDSR, not a property of the images.
+        # MDSR's constant; the weights are trained with it.
         self.register_buffer("mean", torch.tensor(MEAN), persistent=False)
         self.head = conv(3, n0, math.sqrt(0.5))  # no ReLU follows: half of He's variance
         ordered = sorted(set(scales))
@@ -268,10 +266,10 @@ class CRNetB(nn.Module):
 
     @torch.no_grad()
     def _start_bilinear(self) -> None:
-        """Let three maps carry R, G and B past the body, enlarged bilinearly, to the output.
+        """Let three feature maps carry R, G and B to the output, enlarged bilinearly.
 
-        The rest starts small, so that training starts near the bilinear image, as that of CRNet-A
-        does near the bicubic one.  Networks of fewer than three maps start without.
+        All else starts small.  Training then starts near the bilinear image, as CRNet-A's starts
+        near the bicubic image.  A network with fewer than three maps has no such start.
         """
         if self.tail.weight.shape[1] < 3:
             return
@@ -282,7 +280,7 @@ class CRNetB(nn.Module):
             self.tail.weight[c, c, 1, 1] = 1
         for scale, layers in self.upsamplers.items():
             for f, layer in zip(_FACTORS[int(scale)], layers[::2], strict=True):  # type: ignore[index]
-                at = (torch.arange(f) + 0.5) / f - 0.5  # of the new pixels in the old one
+                at = (torch.arange(f) + 0.5) / f - 0.5  # centres of the new pixels in the old one
                 taps = (1 - (at[:, None] - torch.tensor([-1.0, 0.0, 1.0])).abs()).clamp(min=0)
                 for c in range(3):
                     maps = slice(c * f * f, (c + 1) * f * f)
@@ -316,7 +314,7 @@ class CRNetB(nn.Module):
         return self.body.codes(self.prepare(x, scale))
 
     def reconstruct(self, x: Tensor, z: Tensor, scale: int) -> Tensor:
-        """Return the image of the feature maps of `prepare` and codes, (B, 3, scale·h, scale·w)."""
+        """Return the image (B, 3, scale·h, scale·w) of codes z and the maps x of `prepare`."""
         x = self.body.reconstruct(x, z)
         x = self.upsamplers[str(scale)](x)
         # The tail makes the image itself, not a residual: the rounding of bfloat16 would show.
@@ -324,7 +322,7 @@ class CRNetB(nn.Module):
         return self.crop(image, scale) + self.mean.view(3, 1, 1)
 
     def crop(self, image: Tensor, scale: int) -> Tensor:
-        """Cut off what `border` adds to an image (B, C, H, W) on the HR grid."""
+        """Remove the border from an HR image (B, C, H, W)."""
         b = self.border * scale
         return image[..., b : image.shape[-2] - b, b : image.shape[-1] - b]
 
@@ -335,7 +333,7 @@ class CRNetB(nn.Module):
 
     @property
     def depth(self) -> int:
-        """Count the weight layers on the longest path: K + 5, and six more where there is ×4."""
+        """Count the weight layers on the longest path: K + 11 with ×4, otherwise K + 10."""
         return self.body.depth + 4 + max(len(_FACTORS[int(s)]) for s in self.upsamplers)
 
     @property
@@ -346,7 +344,7 @@ class CRNetB(nn.Module):
 
 _FACTORS = {2: (2,), 3: (3,), 4: (2, 2)}  # of the pixel shuffles
 
-_IMAGE = 4  # so many channels at most are an image; more are the feature maps of CRNet-B
+_IMAGE = 4  # with up to so many channels, the input is an image; otherwise feature maps
 
 
 def _exactly(layer: nn.Conv2d, x: Tensor, *, cast_back: bool = True) -> Tensor:

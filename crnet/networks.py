@@ -181,13 +181,8 @@ def check(architecture: str, arguments: Mapping[str, Any]) -> tuple[int, ...]:
     return outline(architecture, arguments).scales
 
 
-def scales(net: Network) -> tuple[int, ...]:
-    """Return the scales of a network."""
-    return net.scales
-
-
 def code_block(net: Network) -> nn.Module | None:
-    """Return the module whose output is the codes of a network, None where it has none."""
+    """Return the module whose output is the codes of a network, or None."""
     if isinstance(net, CRNetA | CRNetB):
         return net.cista
     return net.coder.stack if isinstance(net, SparseCRNetA | SparseCRNetB) else None

@@ -1,6 +1,6 @@
-"""Figures of a network at work: PSNR by recursion, and the codes behind an image.
+"""Figures of a network at work: PSNR by recursion, the codes of an image, and contact sheets.
 
-:mod:`csc.plot` has those that need no network, images side by side among them.
+:mod:`csc.plot` has the figures that need no network.
 """
 
 from collections.abc import Mapping, Sequence
@@ -91,13 +91,13 @@ def codes(
     Parameters
     ----------
     atoms : Tensor, shape (M, C, k, k)
-        What an isolated unit code adds to the image; the first channel is drawn.
+        The image of an isolated unit code, per atom; the first channel is drawn.
     maps : Tensor, shape (M, H, W)
         Codes z_K of one image, ≥ 0.
     usage : Tensor, shape (M,)
-        Share of the positions at which each code is not zero.
+        Fraction of the positions where the code of each atom is not zero.
     nonzero : sequence of float
-        Share of non-zero codes of z_0, …, z_K.
+        Fraction of non-zero codes of z_0, …, z_K.
     change : sequence of float
         ‖z_k − z_{k−1}‖/‖z_k‖ for k = 1, …, K.
     shown : int
@@ -107,7 +107,7 @@ def codes(
     -------
     Figure
     """
-    # The atoms that carry most of the code, not those that are merely on everywhere.
+    # By size of the codes: an atom may be on everywhere with small codes.
     weight = maps.abs().sum((1, 2))
     top = weight.argsort(descending=True)[:shown].tolist()
     figure = canvas(2.5 * shown, 8.2)
@@ -117,9 +117,9 @@ def codes(
         atom = atoms[m, 0].cpu().numpy()
         limit = float(np.abs(atom).max()) or 1.0
         axes[0, column].imshow(atom, cmap="PuOr", vmin=-limit, vmax=limit)
-        share = float(weight[m] / weight.sum())
+        part = float(weight[m] / weight.sum())
         axes[0, column].set_title(
-            f"atom {m}\n{share:.1%} of ‖z‖₁, on at {float(usage[m]):.0%}", fontsize=9
+            f"atom {m}\n{part:.1%} of ‖z‖₁, on at {float(usage[m]):.0%}", fontsize=9
         )
         z = maps[m].cpu().numpy()
         axes[1, column].imshow(z, cmap="magma", vmin=0, vmax=float(np.quantile(z, 0.995)) or 1.0)
@@ -151,7 +151,7 @@ def sheet(looks: Sequence[Comparison]) -> Figure:
     Parameters
     ----------
     looks : sequence of Comparison
-        Of :func:`crnet.measuring.compare.compare_on`; one band of the sheet each.
+        From :func:`crnet.measuring.compare.compare_on`; each fills one band of the sheet.
 
     Returns
     -------

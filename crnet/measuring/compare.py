@@ -17,7 +17,7 @@ from crnet.measuring.protocol import protocol_of
 from crnet.upscale import upscale_picture
 
 SIDE = 64
-"""Side of a region in HR pixels, where none is given."""
+"""Side of the default region in HR pixels."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class Comparison:
     title : str
         Photo and scale.
     images : dict of str to Tensor, shape (3, H, W), in [0, 1]
-        The original first, then the systems' images, each by a label with PSNR and SSIM of the
-        whole photo.
+        Images by label: first the original, then one per system.  The labels show PSNR and SSIM of
+        the whole photo.
     crop : (top, left, side)
         The region to look at, in HR pixels.
     """
@@ -46,10 +46,10 @@ def compare_on(
     models: Mapping[str, System | Function],
     crop: tuple[int, int, int] | None = None,
 ) -> Comparison:
-    """Return what systems make of a photo that is reduced by MATLAB's bicubic.
+    """Reduce a photo by MATLAB's bicubic and enlarge it again by several systems.
 
-    Systems on Y leave Cb and Cr to bicubic.  LR is in 8 bits for every system here; the numbers of
-    the labels are of each system's own protocol.
+    All systems get the same 8-bit LR image.  Systems on Y enlarge Cb and Cr by bicubic.  The labels
+    show PSNR and SSIM by each system's own protocol.
 
     Parameters
     ----------
@@ -60,14 +60,14 @@ def compare_on(
     models : mapping of str to callable
         Systems by name.
     crop : (top, left, side), optional
-        Region in HR pixels; by default where bicubic misses most.
+        Region in HR pixels (default: the region where bicubic has the largest error).
 
     Raises
     ------
     DataError
         If the file cannot be read, or is too small to be measured.
     ValueError
-        If the crop leaves the photo.
+        If the crop is not inside the photo.
     """
     levels = {True: read_rgb(path), False: read_y(path)}
     try:

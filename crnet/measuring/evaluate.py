@@ -28,9 +28,9 @@ from crnet.upscale import Upscaler
 class Row:
     """One cell of a table: means over a set.
 
-    psnr in dB, ssim in [0, 1], seconds of the upscaling itself per image (median), parameters the
-    number of learned numbers of the model that runs at this scale: of ScSR and CSC-SR the one of
-    the scale, of a network all of it, also where some of it serves another scale.
+    psnr in dB, ssim in [0, 1], seconds per image for upscaling (median), parameters : number of
+    learned numbers.  ScSR and CSC-SR have one model per scale, which is counted; a network counts
+    as a whole.
     """
 
     model: str
@@ -51,13 +51,13 @@ def score(
     Parameters
     ----------
     original : Tensor, shape (1, 1, H, W), or (1, 3, H, W) for a system on RGB, uint8
-        The original, as of :func:`crnet.data.read_y` or :func:`crnet.data.read_rgb`.
+        The original, from :func:`crnet.data.read_y` or :func:`crnet.data.read_rgb`.
     scale : int
         Factor.
     upscale : callable
         The system.
     protocol : Protocol, optional
-        How to measure; by default as the paper does for such a system.
+        How to measure (default: as the paper measures such a system).
 
     Raises
     ------
@@ -85,7 +85,7 @@ def score_recursions(
 ) -> list[tuple[float, float, float]]:
     """Return (PSNR, SSIM, seconds) of the image of every code z_0, …, z_K, from one pass.
 
-    Parameters and Raises are those of :func:`score`; the seconds are those of the whole pass.
+    Parameters and errors are those of :func:`score`.  Each time is that of the whole pass.
     """
     protocol = protocol or protocol_of(upscale)
     original, lr = pair(original, scale, protocol)
@@ -119,7 +119,7 @@ def evaluate(
     scales : sequence of int
         Factors.
     protocol : Protocol, optional
-        How to measure; by default as the paper does for each system.
+        How to measure (default: each system as the paper measures it).
     recursions : bool
         Measure the image of every code of an :class:`~crnet.Upscaler`, as model ``NAME k=0`` to
         ``NAME k=K``.
@@ -186,7 +186,7 @@ def _read(paths: Sequence[Path], scales: Sequence[int], protocol: Protocol) -> l
 def report(
     rows: Sequence[Row], root: Path, sets: Sequence[str], protocols: Sequence[Protocol]
 ) -> dict[str, Any]:
-    """Return what ``crnet evaluate --json`` writes: results and all they depend on.
+    """Return the content of ``crnet evaluate --json``: the results, and what they depend on.
 
     Keys: `protocols`, `versions`, `data` (SHA-256 of every image, by set) and `results`, a list of
     {model, set, scale, psnr, ssim, seconds, protocol, parameters}.
@@ -213,9 +213,10 @@ def report(
 
 
 def table(rows: Sequence[Row], *, paper: bool = False, parameters: bool = False) -> str:
-    """Return rows as an aligned text table, with the published cells beside them if asked.
+    """Return rows as an aligned text table.
 
-    The published rows of a set and scale follow ours; their names are in brackets.
+    With `paper`, the published rows of a set and a scale follow ours, with names in brackets.  With
+    `parameters`, a column counts the learned numbers.
 
     Examples
     --------

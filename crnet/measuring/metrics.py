@@ -1,7 +1,7 @@
 """PSNR and SSIM of single-channel images, as the super-resolution literature computes them.
 
 PSNR = 10 log10(peak² / mean squared error), in dB.  SSIM is Wang's ``ssim_index``: 11×11 Gaussian
-window with σ = 1.5, K = (0.01, 0.03), only positions where the window fits, mean over the map.
+window with σ = 1.5, K = (0.01, 0.03), mean over all positions where the window fits.
 
 References
 ----------

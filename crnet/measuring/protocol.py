@@ -1,8 +1,8 @@
-"""The protocols of the paper's Tables 2 and 3: how an image is reduced, and how the result counts.
+"""The protocols of the paper's Tables 2 and 3: how to reduce an image and measure the result.
 
-That of Table 2 was found by reproducing all published bicubic cells at printed precision.  That of
-Table 3 is the convention of the systems in it.  A protocol is a record, so that a table can say
-what it was measured with.
+The protocol of Table 2 reproduces the published bicubic cells to the last printed digit.  The
+protocol of Table 3 is the convention of the systems in it.  A protocol is a record, so that a table
+can state it.
 """
 
 from dataclasses import dataclass
@@ -23,27 +23,27 @@ class Protocol:
 
     On Y, for systems that take Y (Table 2):
 
-    1. Mod-crop the 8-bit Y (MATLAB ``rgb2ycbcr``, rounded; grey as it is) to the scale.
+    1. Crop the 8-bit Y (MATLAB ``rgb2ycbcr``, rounded; grey as it is) to a multiple of the scale.
     2. Reduce by bicubic ``imresize`` in floating point; LR is not rounded.
-    3. Upscale, clip to `clip`, round half up to 8 bit.  The ground truth is not clipped.
-    4. Shave `shave` times the scale from each side; PSNR with peak 255 and Wang's SSIM; the mean
-       over the images of a set.
+    3. Upscale, clip to `clip`, round half up to 8 bit.  The original is not clipped.
+    4. Remove `shave` times the scale from each side; compute PSNR with peak 255 and Wang's SSIM;
+       average over the images of a set.
 
-    On RGB, for systems that take RGB (Table 3): LR is 8-bit, as the LR files of the field are; the
-    result is rounded to 8 bit in RGB, and Y of result and original, in floating point, compared.
+    On RGB, for systems that take RGB (Table 3): LR is 8-bit, as the LR files of the field are.  The
+    result is rounded to 8-bit RGB.  Y of result and original are compared in floating point.
 
     Attributes
     ----------
     name : str
-        What a table calls it.
+        Its name in tables.
     rgb : bool
-        The second way.
+        Measure on RGB.
     clip : (int, int), or None
-        Grey levels to which the result is clipped; None clips to [0, 255].
+        Grey levels to which the result is clipped; None means [0, 255].
     shave : int
         Pixels per unit of scale removed from each side.
     edges : "symmetric" or "replicate"
-        Edges of the reduction, see :func:`baselines.imresize`.
+        How the reduction extends the image, see :func:`baselines.imresize`.
     """
 
     name: str = "crnet-table-2"
@@ -68,11 +68,11 @@ def degrade(original: Tensor, scale: int, protocol: Protocol = TABLE_2) -> Tenso
     Parameters
     ----------
     original : Tensor, shape (1, 1, H, W), or (1, 3, H, W) for a protocol on RGB, uint8
-        Mod-cropped to the scale.
+        Its sides are multiples of the scale.
     scale : int
         Factor.
     protocol : Protocol
-        How.
+        How to reduce.
 
     Returns
     -------
@@ -85,13 +85,12 @@ def degrade(original: Tensor, scale: int, protocol: Protocol = TABLE_2) -> Tenso
 def psnr_and_ssim(
     sr: Tensor, original: Tensor, scale: int, protocol: Protocol = TABLE_2
 ) -> tuple[float, float]:
-    """Return (PSNR in dB, SSIM) of a result in [0, 1] and its mod-cropped original in uint8.
+    """Return (PSNR in dB, SSIM) of a result in [0, 1] and its original in uint8, of one shape.
 
     Raises
     ------
     ValueError
-        If the shapes differ, the result is not finite, or the image too small for the border and
-        the window of SSIM.
+        If the shapes differ, the result is not finite, or the image is too small for SSIM.
     """
     if sr.shape != original.shape:
         raise ValueError(f"the system returned {tuple(sr.shape)}, not {tuple(original.shape)}")
@@ -114,7 +113,7 @@ def check_size(original: Tensor, scale: int, protocol: Protocol = TABLE_2) -> No
     Raises
     ------
     ValueError
-        If less than the window of SSIM is left when it is cropped to the scale and shaved.
+        If cropping and shaving leave less than the window of SSIM.
     """
     H, W = (n - n % scale - 2 * protocol.shave * scale for n in original.shape[-2:])
     if min(H, W) < WINDOW:
@@ -125,14 +124,14 @@ def check_size(original: Tensor, scale: int, protocol: Protocol = TABLE_2) -> No
 
 
 def pair(original: Tensor, scale: int, protocol: Protocol) -> tuple[Tensor, Tensor]:
-    """Check an original and return it mod-cropped, with its LR image of :func:`degrade`.
+    """Return an original, cropped to a multiple of the scale, and its LR image.
 
-    Parameters are those of :func:`degrade`; the original need not be cropped yet.
+    Parameters are those of :func:`degrade`; the original may have any size.
 
     Raises
     ------
     ValueError
-        If the original is not uint8 (1, 1 or 3, H, W) as the protocol says, or too small.
+        If the original is not uint8, does not have the protocol's channels, or is too small.
     """
     channels = 3 if protocol.rgb else 1
     if original.dtype != torch.uint8 or original.shape[:2] != (1, channels):

@@ -173,7 +173,7 @@ def test_psnr_is_drawn_against_k() -> None:
     [
         (lambda: attribution(CRNetA(2, 2, 1), torch.rand(1, 3, 8, 8), 2), r"\(B, 1, H, W\)"),
         (lambda: attribution(CRNetB(3, 2, 1), torch.rand(1, 3, 8, 8), 5), "not by 5"),
-        (lambda: attribution(CRNetA(2, 2, 1), torch.rand(1, 1, 8, 8), 2, atoms=[2]), "0, …, 1"),
+        (lambda: attribution(CRNetA(2, 2, 1), torch.rand(1, 1, 8, 8), 2, atoms=[2]), "from 0 to 1"),
         (lambda: recursions(CRNetA(2, 2, 1), torch.rand(1, 1, 48, 48), 2), "must be uint8"),
         (lambda: recursions(CRNetB(3, 2, 1), original(1), 2), r"\(1, 3, H, W\)"),
         (lambda: fewest_recursions([], 0.1), "no PSNR"),

@@ -1,7 +1,7 @@
 """The numbers of the paper: Tables 1 to 3 of Zhang, Liu, Yu, arXiv 1908.01166, 2019.
 
-The tables mix protocols and sources: Table 2 is measured on Y of uint8 with LR in floating point,
-Table 3 on RGB with LR of 8 bit, and most rows are quoted from the systems' own papers.
+The tables mix protocols and sources.  Table 2 is measured on 8-bit Y with LR in floating point,
+Table 3 on RGB with 8-bit LR.  Most rows are quoted from the systems' own papers.
 """
 
 import csv
@@ -21,7 +21,7 @@ class Cell(NamedTuple):
 
 
 def cells(set_name: str | None = None, scale: int | None = None) -> list[Cell]:
-    """Return the published cells of a set and a scale, or of all, in the order of the paper.
+    """Return the published cells in the order of the paper, of one set or scale if given.
 
     Examples
     --------
@@ -41,6 +41,6 @@ def cells(set_name: str | None = None, scale: int | None = None) -> list[Cell]:
                     Cell(row["method"], row["dataset"], int(row["scale"]),
                          float(row["psnr"]), ssim, table)
                 )  # fmt: skip
-    # Table 1 repeats cells of the others, without SSIM; only CSC-SR is its own.
+    # Table 1 repeats cells of the other tables without SSIM; only CSC-SR is not repeated.
     full = {(c.method, c.set, c.scale) for c in found if c.table > 1}
     return [c for c in found if c.table > 1 or (c.method, c.set, c.scale) not in full]
