@@ -237,8 +237,8 @@ def shuffled(S: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
     themselves.  So A keeps its entries and with them its norm and sparsity; it keeps ‖A + Aᵀ‖,
     ‖A − Aᵀ‖ and its trace.  All else is random: which atoms interact, at which shift.
 
-    Shuffling the entries of S instead would answer another question.  It moves the large diagonal
-    of S elsewhere, which leaves δ in A: an identity, all positive, that says nothing about S.
+    Shuffling the entries of S instead would answer another question.  It moves the diagonal of S
+    elsewhere and leaves δ in A.  δ alone is symmetric and positive, and counts as ISTA's.
 
     Parameters
     ----------
