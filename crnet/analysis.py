@@ -21,7 +21,6 @@ from torch.nn import functional as F
 from baselines.resample import bicubic
 from crnet.measuring.protocol import TABLE_2, TABLE_3, Protocol, pair, psnr_and_ssim
 from crnet.model import CRNetA, CRNetB
-from crnet.upscale import codes_and_images
 from csc.attribution import check_atoms
 
 
@@ -152,7 +151,7 @@ def recursions(
     x = (bicubic(lr, scale) if net.enlarged else lr).to(net.cista.S)
     found: list[Recursion] = []
     previous: Tensor | None = None
-    for z, image in codes_and_images(net, x, scale):
+    for z, image in net.codes_and_images(x, scale):
         change = None
         if previous is not None:
             norm = float(torch.linalg.vector_norm(z))

@@ -133,6 +133,11 @@ class CRNetA(nn.Module):
         """Yield the codes z_0, …, z_K, each (B, m0, H, W)."""
         return self.cista.codes(self.features(x))
 
+    def codes_and_images(self, x: Tensor, scale: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield z_k and its image, for k = 0, …, K, in one pass; x is enlarged for any scale."""
+        for z in self.codes(x):
+            yield z, self.reconstruct(x, z)
+
     def reconstruct(self, x: Tensor, z: Tensor) -> Tensor:
         """Return x + H ⊗ ReLU(Wh ⊗ z), or H ⊗ ReLU(Wh ⊗ z) if the network is not residual."""
         R: Tensor = self.H(self.Wh(z).relu_())
@@ -312,6 +317,12 @@ class CRNetB(nn.Module):
     def codes(self, x: Tensor, scale: int) -> Iterator[Tensor]:
         """Yield the codes z_0, …, z_K, each (B, m0, h + 2·border, w + 2·border)."""
         return self.body.codes(self.prepare(x, scale))
+
+    def codes_and_images(self, x: Tensor, scale: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield z_k and its image, for k = 0, …, K, in one pass."""
+        maps = self.prepare(x, scale)
+        for z in self.body.codes(maps):
+            yield z, self.reconstruct(maps, z, scale)
 
     def reconstruct(self, x: Tensor, z: Tensor, scale: int) -> Tensor:
         """Return the image (B, 3, scale·h, scale·w) of codes z and the maps x of `prepare`."""

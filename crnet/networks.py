@@ -86,6 +86,14 @@ class KnowsReach(Protocol):
 
 
 @runtime_checkable
+class Coded(Protocol):
+    """A network whose recursions have codes, each with its image: CRNet-A and CRNet-B."""
+
+    def codes_and_images(self, x: Tensor, scale: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield z_k and its image, for k = 0, …, K, of the network's input x, in one pass."""
+
+
+@runtime_checkable
 class Projected(Protocol):
     """A network whose weights must stay in a set: `project` puts them back after an update."""
 

@@ -5,7 +5,7 @@ that much, and end where the image ends so that the zero padding of the network 
 never the tile's, give the output of the whole image up to floating-point rounding.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -16,8 +16,7 @@ from crnet import networks
 from crnet.color import rgb_to_ycbcr, ycbcr_to_rgb
 from crnet.contracts import Function, OnTile, System, as_system
 from crnet.files import Picture
-from crnet.model import CRNetA, CRNetB
-from crnet.networks import Network
+from crnet.networks import Coded, Network
 
 PRECISIONS = ("float32", "bfloat16")
 
@@ -74,8 +73,8 @@ class Upscaler:
 
     @property
     def has_codes(self) -> bool:
-        """Tell whether the network is a CRNet, whose recursions have codes."""
-        return isinstance(self.net, CRNetA | CRNetB)
+        """Tell whether the network has recursions with codes."""
+        return isinstance(self.net, Coded)
 
     def __call__(self, x: Tensor, scale: int) -> Tensor:
         """Return the HR image (B, channels, scale·h, scale·w) of an LR image.
@@ -100,11 +99,11 @@ class Upscaler:
             If the network has no codes.
         """
         net = self.net
-        if not isinstance(net, CRNetA | CRNetB):
+        if not isinstance(net, Coded):
             raise TypeError(f"{type(net).__name__} has no recursions of codes")
 
         def run(part: Tensor) -> Tensor:
-            return torch.cat([image for _, image in codes_and_images(net, part, scale)], 1)
+            return torch.cat([image for _, image in net.codes_and_images(part, scale)], 1)
 
         images = self._tiled(run, x, scale)  # (B, (K+1)·channels, scale·h, scale·w)
         B, _, H, W = images.shape
@@ -137,19 +136,6 @@ class Upscaler:
 
         halo = networks.reach(self.net)
         return apply_tiled(in_precision, x.to(weight), tile, halo, scale, on_tile=self.on_tile)
-
-
-def codes_and_images(
-    net: CRNetA | CRNetB, x: Tensor, scale: int
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield z_k and the image of z_k, for k = 0, …, K, of a network's input x, in one pass."""
-    if isinstance(net, CRNetA):
-        for z in net.codes(x):
-            yield z, net.reconstruct(x, z)
-    else:
-        maps = net.prepare(x, scale)
-        for z in net.body.codes(maps):
-            yield z, net.reconstruct(maps, z, scale)
 
 
 def apply_tiled(
