@@ -19,7 +19,7 @@ The test code of the authors of SRCNN and of VDSR, and github.com/huangzehao/SCN
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -28,6 +28,9 @@ from torch import Tensor, nn
 from baselines.networks.scn import SCN
 from baselines.networks.srcnn import SRCNN
 from baselines.networks.vdsr import VDSR
+
+Variables: TypeAlias = Mapping[str, object]
+"""The variables of a file, the fields of a struct or numbered cells, by name."""
 
 
 def load_matlab(path: str | Path) -> SRCNN | VDSR | SCN:
@@ -69,7 +72,7 @@ def load_matlab(path: str | Path) -> SRCNN | VDSR | SCN:
     )
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> Variables:
     from scipy.io import loadmat
 
     if not path.is_file():
@@ -85,7 +88,7 @@ def _read(path: Path) -> dict[str, Any]:
     return {name: value for name, value in found.items() if not name.startswith("__")}
 
 
-def _srcnn(variables: Mapping[str, Any]) -> SRCNN:
+def _srcnn(variables: Variables) -> SRCNN:
     shape = np.asarray(variables.get("weights_conv2")).shape
     k = round(shape[1] ** 0.5) if len(shape) > 1 else 0
     if k not in (1, 3, 5):
@@ -103,14 +106,14 @@ def _srcnn(variables: Mapping[str, Any]) -> SRCNN:
     return net.eval()
 
 
-def _vdsr(model: Mapping[str, Any]) -> VDSR:
+def _vdsr(model: Variables) -> VDSR:
     weights, biases = (_cells(model, name) for name in ("weight", "bias"))
     if len(weights) != len(biases) or len(weights) < 2:
         raise ValueError(
             f"model must have equally many weights and biases, at least 2; "
             f"got {len(weights)} and {len(biases)}"
         )
-    maps = np.shape(weights["weight{1}"])[-1]
+    maps = np.asarray(weights["weight{1}"]).shape[-1]
     net = VDSR(len(weights), maps)
     layers = [layer for layer in net.layers if isinstance(layer, nn.Conv2d)]
     for i, layer in enumerate(layers, 1):
@@ -120,8 +123,8 @@ def _vdsr(model: Mapping[str, Any]) -> VDSR:
     return net.eval()
 
 
-def _scn(variables: Mapping[str, Any]) -> SCN:
-    M = np.shape(variables["wd"])[-1]
+def _scn(variables: Variables) -> SCN:
+    M = np.asarray(variables["wd"]).shape[-1]
     net = SCN(M)
     _set(net.H.weight, _kernels(_array(variables, "conv", (81, 100)).T))
     for layer, name in ((net.W, "wd"), (net.S, "usd1"), (net.D, "ud")):
@@ -133,13 +136,14 @@ def _scn(variables: Mapping[str, Any]) -> SCN:
     return net.eval()
 
 
-def _fields(model: Any) -> dict[str, Any]:
+def _fields(model: object) -> Variables:
     """Return the fields of a struct by name; anything else has no fields."""
-    names = getattr(model, "dtype", np.dtype(float)).names or ()
-    return {name: model[name].item() for name in names} if model.size == 1 else {}
+    struct = np.asarray(model)
+    names = struct.dtype.names or ()
+    return {name: struct[name].item() for name in names} if struct.size == 1 else {}
 
 
-def _cells(model: Mapping[str, Any], name: str) -> dict[str, Any]:
+def _cells(model: Variables, name: str) -> Variables:
     """Return the cells of a field of a struct, as ``name{1}``, ``name{2}``, ..."""
     if name not in model:
         raise ValueError(
@@ -152,7 +156,7 @@ def _cells(model: Mapping[str, Any], name: str) -> dict[str, Any]:
     return {f"{name}{{{i}}}": cell for i, cell in enumerate(cells.ravel(), 1)}
 
 
-def _array(variables: Mapping[str, Any], name: str, shape: tuple[int, ...]) -> Tensor:
+def _array(variables: Variables, name: str, shape: tuple[int, ...]) -> Tensor:
     """Return a variable of this shape; MATLAB drops ones at the end of a shape."""
     if name not in variables:
         raise ValueError(f"{name} is missing; it must be {shape}")
@@ -169,7 +173,7 @@ def _array(variables: Mapping[str, Any], name: str, shape: tuple[int, ...]) -> T
     return torch.from_numpy(single).reshape(shape)
 
 
-def _vector(variables: Mapping[str, Any], name: str, n: int) -> Tensor:
+def _vector(variables: Variables, name: str, n: int) -> Tensor:
     """Return a variable of n numbers, a row or a column."""
     value = np.asarray(variables[name]) if name in variables else np.zeros(0)
     if value.size != n or max(value.shape, default=1) != n:

@@ -18,6 +18,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from csc.checks import check_size
 from csc.filters import mirrored
 
 Edges = Literal["symmetric", "replicate"]
@@ -69,7 +70,7 @@ def imresize(
     if not (x.is_floating_point() or x.dtype == torch.uint8):
         raise TypeError(f"x must be floating point or uint8, got {x.dtype}; use x.float()")
     if x.is_floating_point() and not bool(torch.isfinite(x.detach()).all()):
-        raise ValueError("x has NaN or infinite entries; replace them (torch.nan_to_num) first")
+        raise ValueError("x has NaN or infinite entries; use torch.where(x.isfinite(), x, 0)")
     if edges not in ("symmetric", "replicate"):
         raise ValueError(f"edges must be 'symmetric' or 'replicate', got {edges!r}")
     if scale is not None and size is None:
@@ -78,8 +79,7 @@ def imresize(
         scales = (scale, scale)
         size = (math.ceil(scale * x.shape[-2]), math.ceil(scale * x.shape[-1]))
     elif size is not None and scale is None:
-        if len(size) != 2 or not all(isinstance(n, int) and n >= 1 for n in size):
-            raise ValueError(f"size must be two integers, at least 1x1; got {size}")
+        check_size(size)
         scales = (size[0] / x.shape[-2], size[1] / x.shape[-1])
     else:
         raise ValueError(f"give exactly one of scale and size, got {scale} and {size}")

@@ -213,7 +213,7 @@ X = torch.ones(1, 1, 4, 4)
         (lambda: imresize(X, float("nan")), ValueError, "scale must be finite"),
         (lambda: imresize(X), ValueError, "exactly one of scale and size"),
         (lambda: imresize(X, 2.0, size=(3, 3)), ValueError, "exactly one of scale and size"),
-        (lambda: imresize(X, size=(0, 3)), ValueError, "at least 1x1"),
+        (lambda: imresize(X, size=(0, 3)), ValueError, "size must be two integers > 0"),
         (lambda: imresize(X, 2.0, edges="wrap"), ValueError, "'symmetric' or 'replicate'"),
         (lambda: modcrop(X, 5), ValueError, "cannot crop"),
         (lambda: modcrop(X, 0), ValueError, "cannot crop"),
