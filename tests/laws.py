@@ -37,5 +37,23 @@ def lasso_objective(x: Tensor, D: Tensor, lam: float, *, nonneg: bool = False) -
     return lasso(dense(D, (x.shape[2], x.shape[3])), x.flatten().numpy(), lam, nonneg=nonneg)
 
 
+def best_objective(
+    x: Tensor, D: Tensor, lam: Tensor, *, nonneg: bool = False, known: Tensor | None = None
+) -> float:
+    """P* of one image in float64 with any weights λ > 0 (1, M, h, w) and known pixels.
+
+    A missing pixel is a row left out.  Columns, images and weights are scaled to one λ and to unit
+    size: scikit-learn's tolerance is an absolute number.
+    """
+    kept = np.ones(x.numel(), bool) if known is None else known.expand_as(x).flatten().numpy()
+    A, y = dense(D.double(), (x.shape[2], x.shape[3]))[kept], x.double().flatten().numpy()[kept]
+    size = np.abs(y).max() or 1.0
+    weights = lam.double().flatten().numpy()
+    atoms = np.sqrt((A**2).sum(0)).max() or 1.0
+    one = weights.max()
+    lam_unit = one / (atoms * size)
+    return size**2 * lasso(A * (one / weights) / atoms, y / size, lam_unit, nonneg=nonneg)
+
+
 def close(a: Tensor, b: Tensor, tol: float = 1e-9) -> None:
     torch.testing.assert_close(a, b, rtol=tol, atol=tol)

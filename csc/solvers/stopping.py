@@ -18,8 +18,9 @@ from csc.solution import Solution, Status
 
 # Below this part of P(0) the error of an uncertified objective is measured against P(0).
 SMALL = 1e-3
-# Codes that stand still are at the floor of a dtype where the relative gap is within so many ε.
-NEAR = 1e4
+# An objective that does not fall for so many looks is at the floor of its dtype, if the relative
+# gap is within so many ε.
+PATIENCE, NEAR = 10, 100
 
 
 class Stopping:
@@ -47,9 +48,10 @@ class Stopping:
     ) -> None:
         self.p, self.start, self.max_iter, self.tol = p, start, max_iter, tol
         self.certify = certify or p.certify
-        self.previous: Tensor | None = None
         self.first: Tensor | None = None  # estimate of the objective at the start
         B = len(p.x)
+        self.lowest = torch.full((B,), torch.inf, dtype=torch.float64, device=p.x.device)
+        self.looks = torch.zeros_like(self.lowest)
         self.statuses = [Status.ITERATIONS] * B
         # Images where λ = 0 for an atom that is not zero.
         atoms = p.D.flatten(1).any(1)[:, None, None]
@@ -64,14 +66,14 @@ class Stopping:
         last = k >= self.max_iter
         if k == 0:
             self.first = estimate.objective
-        still = self._still(z) & estimate.reached(NEAR * torch.finfo(z.dtype).eps)
+        stalled = self._stalled(estimate, torch.finfo(z.dtype).eps)
         settled = self.free & (self._error(z, r) <= self.tol * self._scale(estimate))
         likely = estimate.reached(self.tol)
-        if not last and (self.tol == 0 or not bool((likely | still | settled).all())):
+        if not last and (self.tol == 0 or not bool((likely | stalled | settled).all())):
             return False
         self.k, self.z, self.found = k, z, self.certify(z)
         # With half the tolerance to spare in the dtype, what is missing is lost to rounding.
-        floor = still | estimate.reached(self.tol / 2)
+        floor = stalled | estimate.reached(self.tol / 2)
         self.statuses = [
             Status.CONVERGED if done
             else Status.UNCERTIFIED if uncertified
@@ -101,18 +103,20 @@ class Stopping:
         now = self.found.objective
         if self.start is None:
             return now > self._objective_at_zero()
-        precise = NEAR * torch.finfo(self.z.dtype).eps < 0.01
+        precise = torch.finfo(self.z.dtype).eps < 1e-6
         if precise and self.first is not None and bool((now < 0.99 * self.first).all()):
             return torch.zeros_like(now, dtype=torch.bool)  # no rounding makes up for that
         return now > self.p.objective(self.start)
 
-    def _still(self, z: Tensor) -> Tensor:
-        """Tell for each image whether its codes are those of the last look, to rounding."""
-        previous, self.previous = self.previous, z
-        if previous is None or self.tol == 0:
-            return torch.zeros(len(z), dtype=torch.bool, device=z.device)
-        moved = (z - previous).abs().amax((1, 2, 3))
-        return moved <= torch.finfo(z.dtype).eps * z.abs().amax((1, 2, 3))
+    def _stalled(self, estimate: Gap, eps: float) -> Tensor:
+        """Tell for each image whether its objective has not fallen for some looks, near its floor.
+
+        A fall by less than a quarter of ε counts as rounding.
+        """
+        fell = estimate.objective < self.lowest * (1 - eps / 4)
+        self.lowest = torch.where(fell, estimate.objective, self.lowest)
+        self.looks = torch.where(fell, 0, self.looks + 1)
+        return (self.looks >= PATIENCE) & estimate.reached(NEAR * eps)
 
     def _error(self, z: Tensor, r: Tensor) -> Tensor:
         """Return L‖z − z⁺‖(‖z‖ + ‖z⁺‖) with z⁺ the step of ISTA from z, (B,).

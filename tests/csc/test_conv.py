@@ -95,6 +95,24 @@ def test_bad_input_is_named(x: object, D: object, error: type[Exception], says: 
         adjoint(x, D)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.uint8, torch.int64, torch.bool])
+def test_a_hint_about_dtypes_leads_to_a_valid_call(dtype: torch.dtype) -> None:
+    x = ONES.to(dtype)
+    with pytest.raises(TypeError, match=f"got {dtype}; use x") as refused:
+        adjoint(x, ATOM)
+    hint = str(refused.value).split("use ")[1].split(" or ")[0]
+    repaired = eval(hint, {"x": x})  # noqa: S307
+    assert adjoint(repaired, ATOM.to(repaired.dtype)).shape == (1, 2, 3, 3)
+
+
+def test_a_hint_about_nan_leads_to_a_valid_call() -> None:
+    x = torch.where(ONES.cumsum(2) == 2, torch.inf, ONES)
+    with pytest.raises(ValueError, match="x has 5 NaN or infinite entries") as refused:
+        adjoint(x, ATOM)
+    hint = str(refused.value).split("use ")[1]
+    assert adjoint(eval(hint, {"x": x, "torch": torch}), ATOM).isfinite().all()  # noqa: S307
+
+
 BAD = torch.full((1, 1, 3, 3), torch.nan)
 
 

@@ -128,7 +128,7 @@ def test_bad_input_is_named() -> None:
         tikhonov_filter(x)
     with pytest.raises(ValueError, match="12x10 can be padded by 0 to 10, got pad=11"):
         tikhonov_filter(x.mT, pad=11)
-    with pytest.raises(ValueError, match="got pad=-1"):
+    with pytest.raises(ValueError, match="pad must be ≥ 0, got -1"):
         tikhonov_filter(x, pad=-1)
     with pytest.raises(TypeError, match=r"pad must be an integer, got 2\.5"):
         tikhonov_filter(x, pad=2.5)

@@ -1,4 +1,3 @@
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,7 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from csc import (
-    Solution,
+    Solver,
     admm,
     coordinate_descent,
     duality_gap,
@@ -22,7 +21,8 @@ from csc import (
 from tests.laws import close, dense, lasso, lasso_objective
 from tests.strategies import Problem, problems
 
-Solver = Callable[..., Solution]
+# Drawn weights may reach λ_max.
+pytestmark = pytest.mark.filterwarnings("ignore:all codes are zero")
 solvers = pytest.mark.parametrize("solve", [ista, fista, admm, coordinate_descent])
 nonnegs = st.booleans()
 
@@ -290,6 +290,15 @@ def test_codes_carry_no_gradient(solve: Solver) -> None:
     x = torch.ones(1, 1, 6, 6, dtype=torch.float64, requires_grad=True)
     D = torch.ones(2, 1, 3, 3, dtype=torch.float64, requires_grad=True)
     assert not solve(x, D, 0.5 * lam_max(x, D), max_iter=3).codes.requires_grad
+
+
+def test_a_zero_dictionary_lets_codes_fall_to_zero() -> None:
+    """L = 0 there, and a step still lowers the objective."""
+    x, D = torch.ones(1, 1, 5, 5), torch.zeros(1, 1, 2, 2)
+    for solve in (ista, fista, coordinate_descent):
+        s = solve(x, D, 0.1, start=torch.full((1, 1, 4, 4), 0.3), max_iter=200)
+        assert s.converged
+        assert not s.codes.any()
 
 
 def test_zero_image_and_zero_dictionary() -> None:
