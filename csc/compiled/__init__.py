@@ -1,1 +1,1 @@
-"""The compiled kernels of the CPU solvers, and their threads: the only numba of the library."""
+"""The compiled kernels of the CPU solvers, and their threads.  Only this package uses numba."""

@@ -1,28 +1,34 @@
 """The compiled inner loop of dictionary learning: correlations of sparse codes.
 
-A list of n non-zero codes has about n²(2k−1)²/(2hw) pairs closer than an atom, which is far less
-work than any transform of M dense maps.
+Of n non-zero codes, about n²(2k−1)²/(2hw) pairs are closer than an atom.  Visiting these pairs is
+far less work than transforming M dense maps.
 
-Only :mod:`csc.learning.surrogate` imports this module, and only when it runs: numba takes a while
-to load.
+Only :mod:`csc.learning.surrogate` imports this module, and only when it runs, because numba loads
+slowly.
 """
 
-# numba calls what is decorated with other arguments than are written, and is itself untyped.
-# mypy: disable-error-code="no-untyped-call, no-any-return"
-
-from typing import Any
-
+import numpy as np
 from numba import njit
+from numpy.typing import NDArray
+
+from csc.compiled.records import Places
 
 
 @njit(nogil=True, cache=True)
 def correlate_codes(
-    atoms: Any, rows: Any, columns: Any, values: Any, bounds: Any, k: Any, A: Any
+    atoms: Places,
+    rows: Places,
+    columns: Places,
+    values: NDArray[np.float64],
+    bounds: Places,
+    k: int,
+    A: NDArray[np.float64],
 ) -> None:
-    """Add Σ_p z_m(p) z_n(p + s) to A[m, n, k-1+s], each pair of codes once, |s| < k.
+    """Add Σ_p z_m(p) z_n(p + s) to A[m, n, k−1+s] for |s| < k, taking each pair of codes once.
 
-    The list is sorted by row, then by column; row p is bounds[p] ≤ i < bounds[p + 1].  A code and
-    itself count half: A plus its mirror image, A[n, m, k-1-s], is the whole sum.
+    The codes are sorted by row, then by column; those of row p have bounds[p] ≤ i < bounds[p + 1].
+    The pair of a code with itself counts half, so the whole sum is A[m, n, k−1+s] plus its mirror
+    image A[n, m, k−1−s].
     """
     height = len(bounds) - 1
     for p in range(height):

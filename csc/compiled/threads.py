@@ -1,4 +1,4 @@
-"""Threads of our own for the compiled kernels, and PyTorch's out of their way."""
+"""Threads for the compiled kernels, and one thread for PyTorch while they run."""
 
 import functools
 import os
@@ -6,30 +6,38 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 
 Part = TypeVar("Part")
+Result = TypeVar("Result")
+
+
+class _Here(threading.local):
+    """How many calls of `one_torch_thread` the current thread is in."""
+
+    depth = 0
 
 
 _lock = threading.Lock()
-_here = threading.local()
-_inside, _threads = 0, 0
+_here = _Here()
+_inside, _threads = 0, 0  # such calls of all threads, and PyTorch's number before the first
 
 
 @contextmanager
 def one_torch_thread() -> Iterator[int]:
     """Keep PyTorch to one thread, and yield how many it had; calls may nest and overlap.
 
-    After a parallel operation its idle threads spin for milliseconds, on the cores that ours need.
-    The number is one of the calling thread, and the default of new threads.
+    After a parallel operation PyTorch's idle threads spin for milliseconds, on the cores that the
+    kernels need.  PyTorch has a number of threads for each calling thread, and a default for new
+    threads.
 
-    A Ctrl-C that meets numba while it loads a kernel comes out of it as a SystemError; here it is
-    the KeyboardInterrupt again.
+    A Ctrl-C while numba loads a kernel comes out of numba as a SystemError.  This turns it back
+    into a KeyboardInterrupt.
     """
     global _inside, _threads
-    depth = getattr(_here, "depth", 0)
+    depth = _here.depth
     with _lock:
         if _inside == 0:
             _threads = torch.get_num_threads()
@@ -53,25 +61,26 @@ def one_torch_thread() -> Iterator[int]:
 
 
 def _interrupted(error: BaseException | None) -> bool:
+    """Tell whether a KeyboardInterrupt led to an error."""
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__cause__ or error.__context__
     return error is not None
 
 
 def torch_threads() -> int:
-    """Return the number of PyTorch's threads, also while it is kept to one."""
+    """Return the number of PyTorch's threads outside of :func:`one_torch_thread`."""
     with _lock:
         return _threads if _inside else torch.get_num_threads()
 
 
-def together(run: Callable[[Part], Any], parts: list[Part]) -> list[Any]:
-    """Run the parts at the same time, the last one on this thread; return what they return."""
+def together(run: Callable[[Part], Result], parts: list[Part]) -> list[Result]:
+    """Return the results of `run` for all parts, which run in parallel, the last on this thread."""
     if len(parts) < 2:
         return [run(part) for part in parts]
     waiting = [_pool().submit(run, part) for part in parts[:-1]]
     try:
         last = run(parts[-1])
-    finally:  # nothing goes on in the background once this returns or raises
+    finally:  # no part runs on after this returns or raises
         wait(waiting)
     return [*(other.result() for other in waiting), last]
 
@@ -81,5 +90,5 @@ def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="csc")
 
 
-if hasattr(os, "register_at_fork"):  # the threads of a pool stay behind in the parent
+if hasattr(os, "register_at_fork"):  # a child has no threads of its parent's pool
     os.register_at_fork(after_in_child=_pool.cache_clear)
