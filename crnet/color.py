@@ -1,7 +1,7 @@
 """Colour as MATLAB's ``rgb2ycbcr``: ITU-R BT.601, Y in [16, 235] of 255.
 
-The networks see Y only; published PSNRs are of Y.  JPEG's full-range luma, which many image
-libraries call YCbCr, moves PSNR by more than one decibel.
+Published PSNRs are of this Y.  Many image libraries call JPEG's full-range luma YCbCr too; with it,
+PSNR changes by more than one decibel.
 
 References
 ----------

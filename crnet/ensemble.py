@@ -1,9 +1,8 @@
-"""Geometric self-ensemble: CRNet-B+ is CRNet-B so evaluated, and every other system can be.
+"""Geometric self-ensemble of any system; CRNet-B+ is the ensemble of CRNet-B.
 
     x̂(I) = ⅛ Σ_T T⁻¹ x(T I),     T over the eight flips and quarter turns
 
-The average is taken in floating point, before clipping and rounding.  It commutes with every T,
-whatever the system.
+The average is taken in floating point, before clipping and rounding.  It commutes with every T.
 
 References
 ----------
@@ -48,11 +47,9 @@ class Ensemble:
 
     def __call__(self, x: Tensor, scale: int) -> Tensor:
         """Return the HR image (B, C, scale·h, scale·w) of an LR image (B, C, h, w)."""
-        total = None
-        for turn in range(8):
-            part = unturned(self.system(turned(x, turn), scale), turn)
-            total = part if total is None else total + part
-        assert total is not None  # noqa: S101
+        total = self.system(x, scale)  # turn 0
+        for turn in range(1, 8):
+            total = total + unturned(self.system(turned(x, turn), scale), turn)
         return total / 8
 
 
@@ -63,6 +60,6 @@ def turned(x: Tensor, turn: int) -> Tensor:
 
 
 def unturned(x: Tensor, turn: int) -> Tensor:
-    """Return what `turned` made x of."""
+    """Undo `turned`."""
     x = x.flip(-1) if turn >= 4 else x
     return x.rot90(-(turn % 4), (-2, -1))

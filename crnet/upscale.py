@@ -1,8 +1,9 @@
 """Upscale an image with a network: whole, or in tiles that give the same result.
 
-A pixel of the output depends on the `reach` pixels of the input around it.  Tiles that overlap by
-that much, and end where the image ends so that the zero padding of the network is the image's and
-never the tile's, give the output of the whole image up to floating-point rounding.
+An output pixel depends on the input pixels up to `reach` away: its receptive field has a side of
+2·reach + 1.  Each tile is read with a margin of that width, which is cut off again.  At the border
+of the image there is no margin, so the network pads there as it pads the whole image.  The tiles
+give the output of the whole image up to floating-point rounding.
 """
 
 from collections.abc import Callable
@@ -27,20 +28,20 @@ class Upscaler:
 
     Called with an LR image in [0, 1] and a scale, it returns the HR image, (B, channels, scale·h,
     scale·w), unclipped, in the network's dtype and on its device.  CRNet-A takes Y, (B, 1, h, w),
-    which is enlarged by bicubic first; CRNet-B takes RGB, (B, 3, h, w); the networks of
-    :mod:`baselines` one or the other.
+    and enlarges it by bicubic first.  CRNet-B takes RGB, (B, 3, h, w).  `channels` tells which of
+    the two a network takes.
 
     Attributes
     ----------
     net : Network
         The network, see :mod:`crnet.networks`.
     memory_mib : float
-        Working memory that a tile may take, in MiB; decides the size of the tiles.
+        Working memory of a tile in MiB, which decides its size.
     on_tile : callable, optional
         Called with (tiles done, tiles in all): before the first tile and after each.
     precision : str
-        ``float32``, or ``bfloat16`` for the convolutions, which on recent processors is several
-        times faster and moves PSNR by some thousandths of a decibel.
+        Of the convolutions: ``float32`` or ``bfloat16``.  bfloat16 is several times faster on
+        recent processors and changes PSNR by some thousandths of a decibel.
     """
 
     net: Network
@@ -134,8 +135,8 @@ class Upscaler:
             with torch.autocast(device, torch.bfloat16, enabled=low):
                 return run(part)
 
-        halo = networks.reach(self.net)
-        return apply_tiled(in_precision, x.to(weight), tile, halo, scale, on_tile=self.on_tile)
+        reach = networks.reach(self.net)
+        return apply_tiled(in_precision, x.to(weight), tile, reach, scale, on_tile=self.on_tile)
 
 
 def apply_tiled(
@@ -152,13 +153,14 @@ def apply_tiled(
     Parameters
     ----------
     run : callable
-        Maps (B, C, h, w) to (B, C', scale·h, scale·w), each pixel from those within `reach`.
+        Maps (B, C, h, w) to (B, C', scale·h, scale·w).  An output pixel depends on the input pixels
+        up to `reach` away.
     x : Tensor, shape (B, C, H, W)
         Its input.
     tile : int
-        Side of a tile with its halo, > 2·reach.
+        Side of a tile with its margins, > 2·reach.
     reach : int
-        Pixels of x to each side.
+        Width of the margin at each side, in pixels of x.
     scale : int
         Enlargement of `run`.
     on_tile : callable, optional
@@ -171,7 +173,7 @@ def apply_tiled(
     Raises
     ------
     ValueError
-        If the tile leaves nothing inside its halo, or `run` enlarges by another scale.
+        If the tile is all margin, or `run` enlarges by another scale.
     """
     if tile <= 2 * reach:
         raise ValueError(f"a tile needs more than twice the reach of {reach} pixels, got {tile}")
@@ -204,19 +206,19 @@ def apply_tiled(
     return out
 
 
-def _spans(n: int, tile: int, halo: int) -> list[tuple[int, int]]:
-    """Cut [0, n) into pieces that fit in a tile with a halo on both sides; one if all fits."""
+def _spans(n: int, tile: int, margin: int) -> list[tuple[int, int]]:
+    """Cut [0, n) into pieces that fit in a tile with both margins; into one if n fits."""
     if n <= tile:
         return [(0, n)]
-    step = tile - 2 * halo
+    step = tile - 2 * margin
     return [(start, min(n, start + step)) for start in range(0, n, step)]
 
 
 def tile_side(net: Network, memory_mib: float, bytes_per_number: int = 4) -> int:
     """Return the side of the largest tile whose maps fit in a memory budget.
 
-    A pixel is taken to hold :func:`crnet.networks.tile_maps` maps at once.  The side is never below
-    twice the reach plus 16 pixels, whatever the budget.
+    A pixel holds :func:`crnet.networks.tile_maps` maps at once.  The side is at least twice the
+    reach plus 16 pixels, whatever the budget.
     """
     if not 0 < memory_mib < float("inf"):
         raise ValueError(f"the memory budget must be finite and > 0 MiB, got {memory_mib}")
@@ -225,7 +227,7 @@ def tile_side(net: Network, memory_mib: float, bytes_per_number: int = 4) -> int
 
 
 def upscale_picture(picture: Picture, scale: int, upscale: System | Function) -> Picture:
-    """Enlarge a picture: Y or RGB by a system, the rest by bicubic; grey stays grey.
+    """Enlarge a picture: Y or RGB by a system, chroma and alpha by bicubic; grey stays grey.
 
     Parameters
     ----------
@@ -234,13 +236,13 @@ def upscale_picture(picture: Picture, scale: int, upscale: System | Function) ->
     scale : int
         Factor ≥ 1.
     upscale : callable
-        Y (1, 1, h, w) and scale → Y (1, 1, scale·h, scale·w), such as an :class:`Upscaler`; or the
-        same of RGB, where its `channels` are 3.
+        Such as an :class:`Upscaler`: Y (1, 1, h, w) and scale → Y (1, 1, scale·h, scale·w).  With
+        `channels` of 3 it maps RGB instead.
 
     Returns
     -------
     Picture
-        Image of (scale·h, scale·w) pixels, clipped to [0, 1].
+        Image of (scale·h, scale·w) pixels, clipped to [0, 1], with metadata for this size.
     """
     if picture.color.ndim != 4 or not picture.color.is_floating_point():
         raise ValueError(

@@ -45,8 +45,8 @@ def test_tiles_give_the_whole_in_float32_and_for_many_recursions() -> None:
 
 
 @torch.no_grad()
-def test_a_smaller_halo_would_show() -> None:
-    """The law above can fail: with a halo one short, tiles differ from the whole."""
+def test_a_smaller_margin_would_show() -> None:
+    """The law above can fail: with a margin one short, tiles differ from the whole."""
 
     net, x = small(), image(50, 50)
     assert (apply_tiled(net, x, 20, net.reach - 1) - net(x)).abs().max() > 1e-9
@@ -59,7 +59,7 @@ def test_every_tile_is_reported() -> None:
     assert heard == [(i, 9) for i in range(10)]
 
 
-def test_a_tile_of_halo_alone_is_refused() -> None:
+def test_a_tile_of_margin_alone_is_refused() -> None:
     with pytest.raises(ValueError, match="more than twice the reach of 7 pixels, got 14"):
         apply_tiled(small(), image(30, 30), 14, 7)
 
