@@ -67,6 +67,8 @@ def imresize(
         raise TypeError(f"x must be a torch.Tensor, got {type(x).__name__}; use torch.as_tensor")
     if x.ndim != 4 or x.numel() == 0:
         raise ValueError(f"x must be non-empty, of shape (B, C, H, W); got {tuple(x.shape)}")
+    if x.is_complex():
+        raise TypeError(f"x must be real, got {x.dtype}; use x.real or x.abs()")
     if not (x.is_floating_point() or x.dtype == torch.uint8):
         raise TypeError(f"x must be floating point or uint8, got {x.dtype}; use x.float()")
     if x.is_floating_point() and not bool(torch.isfinite(x.detach()).all()):

@@ -209,6 +209,7 @@ X = torch.ones(1, 1, 4, 4)
         (lambda: imresize(X[:0], 2), ValueError, "non-empty"),
         (lambda: imresize(X.numpy(), 2), TypeError, "got ndarray"),
         (lambda: imresize(X.int(), 2), TypeError, "float or uint8|floating point or uint8"),
+        (lambda: imresize(X + 0j, 2), TypeError, r"must be real, got torch.complex64; use x.real"),
         (lambda: imresize(X, 0.0), ValueError, "scale must be finite and > 0, got 0"),
         (lambda: imresize(X, float("nan")), ValueError, "scale must be finite"),
         (lambda: imresize(X), ValueError, "exactly one of scale and size"),

@@ -72,6 +72,7 @@ def test_sizes_are_positive_whole_numbers(kind, name: str, value: object) -> Non
         (EDSR, {"size": float("nan")}, "size must be finite, got nan"),
         (SCN, {"lam": 0.0}, "lam must be finite and > 0, got 0.0"),
         (CSCN, {"lam": float("inf")}, "lam must be finite and > 0, got inf"),
+        (CSCN, {"stages": 7}, "at most 6 stages, which make ×64; got 7"),
         *((kind, {"channels": 2}, "channels must be 1, which is Y, or 3") for kind in ON_Y_OR_RGB),
     ],
 )
