@@ -3,8 +3,9 @@
 import argparse
 from pathlib import Path
 
+from crnet.cli.arguments import Parser
 from crnet.cli.messages import UsageError, printable, say
-from crnet.cli.options import Subcommands, add_command, add_computing, add_models, add_sets, systems
+from crnet.cli.options import add_computing, add_models, add_sets, systems
 from crnet.cli.progress import progress
 from crnet.data import data_root, find_images
 from crnet.errors import words
@@ -13,11 +14,8 @@ from crnet.measuring.compare import compare_on
 from crnet.measuring.evaluate import evaluate, table
 
 
-def add(subcommands: Subcommands) -> None:
-    """Add the command to the parser."""
-    p = add_command(
-        subcommands, "compare", "show systems side by side: a table and a sheet of crops", run
-    )
+def add(p: Parser) -> None:
+    """Add the options of the command."""
     add_sets(p, scales=(3,))
     add_models(p)
     p.add_argument(

@@ -2,23 +2,17 @@
 
 import argparse
 
+from crnet.cli.arguments import Parser
 from crnet.cli.messages import printable, say
-from crnet.cli.options import Parser, Subcommands, add_command, add_data
+from crnet.cli.options import add_data
 from crnet.cli.progress import progress
 from crnet.data import check, data_root
 
 TEST_SETS = ("Set5", "Set14", "B100", "Urban100", "Manga109")
 
 
-def add(subcommands: Subcommands) -> None:
-    """Add the command to the parser."""
-    summary = "look at image sets: crnet data check"
-    checks = subcommands.add_parser("data", help=summary).add_subparsers(
-        required=True, metavar="check", parser_class=Parser
-    )
-    p = add_command(
-        checks, "check", "read every image; find damaged files, copies and test images", run
-    )
+def add(p: Parser) -> None:
+    """Add the options of the command."""
     add_data(p)
     p.add_argument(
         "--sets", nargs="+", metavar="SET", help="image sets to read (default: every set of ROOT)"

@@ -9,8 +9,8 @@ import torch
 
 from baselines.resample import bicubic, imresize, modcrop
 from crnet.analysis import recursions
+from crnet.cli.arguments import Parser
 from crnet.cli.messages import say
-from crnet.cli.options import Subcommands, add_command
 from crnet.data import read_y
 from crnet.files import Picture, output_file, read_picture
 from crnet.loading import load
@@ -21,9 +21,8 @@ from crnet.upscale import Upscaler, upscale_picture
 from csc.analysis import usage
 
 
-def add(subcommands: Subcommands) -> None:
-    """Add the command to the parser."""
-    p = add_command(subcommands, "demo", "upscale a real photo and draw its codes", run)
+def add(p: Parser) -> None:
+    """Add the options of the command."""
     p.add_argument(
         "--out",
         type=Path,

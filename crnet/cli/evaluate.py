@@ -4,8 +4,9 @@ import argparse
 import json
 from pathlib import Path
 
+from crnet.cli.arguments import Parser
 from crnet.cli.messages import UsageError, say
-from crnet.cli.options import Subcommands, add_command, add_computing, add_models, add_sets, systems
+from crnet.cli.options import add_computing, add_models, add_sets, systems
 from crnet.cli.progress import progress
 from crnet.data import data_root
 from crnet.files import output_file
@@ -13,9 +14,8 @@ from crnet.measuring.evaluate import evaluate, report, table
 from crnet.measuring.protocol import protocol_of
 
 
-def add(subcommands: Subcommands) -> None:
-    """Add the command to the parser."""
-    p = add_command(subcommands, "evaluate", "measure PSNR and SSIM on image sets", run)
+def add(p: Parser) -> None:
+    """Add the options of the command."""
     add_sets(p, scales=(2, 3, 4))
     add_models(p)
     p.add_argument(

@@ -6,8 +6,9 @@ import re
 from pathlib import Path
 
 from crnet import loading
+from crnet.cli.arguments import Parser
 from crnet.cli.messages import UsageError, printable, say
-from crnet.cli.options import Subcommands, add_command, add_data, add_device, open_device
+from crnet.cli.options import add_data, add_device, open_device
 from crnet.cli.progress import progress
 from crnet.data import data_root
 from crnet.files import output_file
@@ -17,9 +18,8 @@ from crnet.networks import Network
 from crnet.upscale import Upscaler
 
 
-def add(subcommands: Subcommands) -> None:
-    """Add the command to the parser."""
-    p = add_command(subcommands, "export", "measure a network and write it as a weights file", run)
+def add(p: Parser) -> None:
+    """Add the options of the command."""
     p.add_argument(
         "file",
         type=Path,

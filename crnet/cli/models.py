@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from crnet import loading, networks
+from crnet.cli.arguments import Parser
 from crnet.cli.messages import say
-from crnet.cli.options import Subcommands, add_command
 from crnet.contracts import parameters
 from crnet.errors import RecipeError
 from crnet.loading import Card
@@ -66,11 +66,8 @@ class Model:
         return sum(known) / len(known) if known else 0.0
 
 
-def add(subcommands: Subcommands) -> None:
-    """Add the command to the parser."""
-    p = add_command(
-        subcommands, "models", "list the networks and baselines, or print the card of some", run
-    )
+def add(p: Parser) -> None:
+    """Add the options of the command."""
     p.add_argument(
         "models",
         nargs="*",

@@ -1,10 +1,8 @@
 """The options that several commands share, and what they mean."""
 
 import argparse
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn, TypeAlias
 
 import torch
 
@@ -13,40 +11,6 @@ from crnet.contracts import System
 from crnet.errors import words
 from crnet.systems import Found, find
 from crnet.upscale import PRECISIONS
-
-
-class _Formatter(argparse.HelpFormatter):
-    """argparse's, but names such as ``crnet-a`` stay on one line."""
-
-    def _split_lines(self, text: str, width: int) -> list[str]:
-        return textwrap.wrap(" ".join(text.split()), width, break_on_hyphens=False)
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse, with one line on stderr instead of the usage and the line."""
-
-    def error(self, message: str) -> NoReturn:
-        """Tell what is wrong with the call, and where its help is."""
-        self.exit(2, f"crnet: {message} ({self.hint()})\n")
-
-    def hint(self) -> str:
-        """Return where the help of this command is."""
-        return f"see {self.prog} --help"
-
-
-Subcommands: TypeAlias = "argparse._SubParsersAction[Parser]"
-
-
-def add_command(subcommands: Subcommands, name: str, summary: str, run: Any) -> Parser:
-    """Add a command; `run` maps its parsed arguments to the exit code."""
-    parser = subcommands.add_parser(
-        name,
-        help=summary,
-        description=f"{summary[0].upper()}{summary[1:]}.",
-        formatter_class=_Formatter,
-    )
-    parser.set_defaults(run=run, parser=parser)
-    return parser
 
 
 def add_data(parser: argparse.ArgumentParser) -> None:

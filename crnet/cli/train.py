@@ -9,8 +9,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
+from crnet.cli.arguments import Parser
 from crnet.cli.messages import UsageError, say, tell
-from crnet.cli.options import Subcommands, add_command, add_data, add_device
+from crnet.cli.options import add_data, add_device
 from crnet.networks import ARCHITECTURES
 from crnet.training import recipe
 from crnet.training.recipe import Recipe
@@ -38,9 +39,8 @@ GROUPS = {
 """The fields of a recipe as the help groups them; all others belong to the run."""
 
 
-def add(subcommands: Subcommands) -> None:
-    """Add the command to the parser."""
-    p = add_command(subcommands, "train", "train a network by a recipe", run)
+def add(p: Parser) -> None:
+    """Add the options of the command."""
     p.add_argument(
         "recipe", metavar="RECIPE", help=f"a TOML file, or one of {', '.join(recipe.bundled())}"
     )

@@ -6,12 +6,11 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from crnet.cli.arguments import Parser
 from crnet.cli.interrupt import check_interrupt
 from crnet.cli.messages import UsageError, fail, printable, say, tell
 from crnet.cli.options import (
     MODEL,
-    Subcommands,
-    add_command,
     add_computing,
     check_scales,
     open_device,
@@ -32,9 +31,8 @@ from crnet.systems import find
 from crnet.upscale import upscale_picture
 
 
-def add(subcommands: Subcommands) -> None:
-    """Add the command to the parser."""
-    p = add_command(subcommands, "upscale", "enlarge image files", run)
+def add(p: Parser) -> None:
+    """Add the options of the command."""
     p.add_argument(
         "inputs", nargs="+", type=Path, metavar="FILE", help="images, or folders of images"
     )

@@ -4,12 +4,14 @@ import argparse
 import dataclasses
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from crnet.cli.options import Parser
+from crnet.cli.arguments import Command, Parser
 from crnet.cli.parser import command_line, main
 from crnet.cli.train import GROUPS, field_texts
 from crnet.training.recipe import Recipe, defaults
@@ -17,15 +19,15 @@ from crnet.training.recipe import Recipe, defaults
 ROOT = Path(__file__).parents[3]
 
 
-def commands(parser: argparse.ArgumentParser) -> Iterator[Parser]:
-    """Yield the parsers of all commands."""
+def commands(parser: Parser) -> Iterator[Command]:
+    """Yield the parsers of all commands, with their options."""
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             for inner in action.choices.values():
-                if any(isinstance(a, argparse._SubParsersAction) for a in inner._actions):
-                    yield from commands(inner)
+                if inner.module:
+                    yield inner.fill()
                 else:
-                    yield inner
+                    yield from commands(inner)
 
 
 COMMANDS = {p.prog: p for p in commands(command_line())}
@@ -128,3 +130,15 @@ def test_an_error_names_the_help_of_its_command(call: list[str], hint: str, caps
         code = int(end.code or 0)
     assert code == 2
     assert capsys.readouterr().err.rstrip().endswith(hint)
+
+
+@pytest.mark.parametrize("call", [["--help"], ["data", "--help"], ["paint"]])
+def test_help_needs_no_torch(call: list[str]) -> None:
+    code = (
+        "import sys, crnet.cli\n"
+        f"try: crnet.cli.main({call})\n"
+        "except SystemExit: sys.exit('torch' in sys.modules)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert run.returncode == 0, run.stderr
+    assert "crnet" in run.stdout + run.stderr
