@@ -104,7 +104,7 @@ train() { # NAME MINUTES ARGUMENTS: start a run, or go on with it
   # The minutes are a part of the recipe, so a run that goes on keeps them.
   [ -e "$RUNS/$name.minutes" ] && minutes=$(cat "$RUNS/$name.minutes")
   echo "$minutes" >"$RUNS/$name.minutes"
-  [ -e "$RUNS/$name/last.ckpt" ] && resume=--resume
+  ls "$RUNS/$name"/*.ckpt >/dev/null 2>&1 && resume=--resume
   say "$name: $minutes minutes $resume"
   touch "$RUNS/$name.training"
   publish_every_minute "$name" &

@@ -170,7 +170,7 @@ def _check_call(
         raise ValueError(f"{run} does not exist; leave --resume out to start a run there")
     above = next(p for p in (run, *run.absolute().parents) if p.exists())
     if not above.is_dir() or not os.access(above, os.W_OK):
-        raise ValueError(f"{run} cannot be written: {above} is no folder that can be")
+        raise ValueError(f"{run} cannot be written: {above} is not a writable folder")
 
 
 @contextlib.contextmanager
