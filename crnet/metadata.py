@@ -10,6 +10,7 @@ import math
 import re
 import struct
 from dataclasses import dataclass, replace
+from typing import Any
 
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
@@ -85,10 +86,13 @@ def read_metadata(image: Image.Image) -> Metadata:
 
     Call it before `image.load` for TIFF, which closes its file then, and after it for the others.
     """
+    # Pillow mixes the texts of a PNG file, by their keywords, with what it knows itself.
+    texts: dict[str, str] = getattr(image, "text", {})
+    info = {key: value for key, value in image.info.items() if key not in texts}
     not_kept: list[str] = []
     tags = Image.Exif()
     try:
-        _parsed(image.info.get("exif", b""))  # raises each time; `getexif` does so once
+        _parsed(info.get("exif", b""))  # raises each time; `getexif` does so once
         tags = image.getexif()
         exif, others = _carried(tags)
     except Exception:  # a damaged EXIF raises anything, and the pixels are good without it
@@ -96,23 +100,23 @@ def read_metadata(image: Image.Image) -> Metadata:
         not_kept.append("damaged EXIF")
     if others:
         not_kept.append(f"EXIF or TIFF tags {', '.join(map(str, others))}")
-    if "photoshop" in image.info or 33723 in tags:
+    if "photoshop" in info or 33723 in tags:
         not_kept.append("IPTC or Photoshop data")
     if image.format == "MPO":
         not_kept.append("the further pictures of the file")
-    aspect = image.info.get("aspect") or image.info.get("resolution")
-    if image.info.get("jfif_unit") == 0:
-        aspect = image.info.get("jfif_density")
+    aspect = info.get("aspect") or info.get("resolution")
+    if info.get("jfif_unit") == 0:
+        aspect = info.get("jfif_density")
     if aspect and aspect[0] != aspect[1]:
         not_kept.append("the aspect ratio of its pixels")
-    xmp = image.info.get("xmp", b"")
+    xmp = info.get("xmp", b"")
     xmp = xmp.encode() if isinstance(xmp, str) else bytes(xmp)
     return Metadata(
-        _dpi(image, tags),
+        _dpi(image.format, info, tags),
         exif,
         _XMP_FIELDS.sub(b"", xmp.rstrip(b"\0")),
-        _colour_chunks(image),
-        _text(image),
+        _colour_chunks(info),
+        _text(info, texts),
         tuple(not_kept),
     )
 
@@ -125,6 +129,8 @@ def _carried(tags: Image.Exif) -> tuple[bytes, list[int]]:
     for tag, dropped in ((_EXIF, _PIXELS), (_GPS, ())):
         if tag in kept:
             kept[tag] = {k: v for k, v in tags.get_ifd(tag).items() if k not in dropped}
+        for pixels in _FOCAL_PLANE:
+            float(kept.get(tag, {}).get(pixels, 0))  # raises here, if ever
     others = sorted(set(tags) - _CARRIED - _STORAGE - {_X_RESOLUTION, _Y_RESOLUTION})
     return kept.tobytes() if len(kept) else b"", others
 
@@ -136,40 +142,39 @@ def _parsed(exif: bytes) -> Image.Exif:
     return tags
 
 
-def _dpi(image: Image.Image, tags: Image.Exif) -> tuple[float, float] | None:
+def _dpi(
+    format_name: str | None, info: dict[str, Any], tags: Image.Exif
+) -> tuple[float, float] | None:
     """Return pixels per inch by the file's own field, or else by EXIF."""
     # For JPEG files without the field, Pillow tells one number of EXIF, or makes up 72.
-    jpeg = image.format in ("JPEG", "MPO")
-    own = image.info.get("jfif_unit") in (1, 2) if jpeg else "dpi" in image.info
-    if own:
-        x, y = (float(d) for d in image.info["dpi"])
-    elif _X_RESOLUTION in tags and _Y_RESOLUTION in tags:
-        inches = 2.54 if tags.get(_UNIT) == 3 else 1.0  # 3 is per centimetre
-        x, y = (inches * float(tags[tag]) for tag in (_X_RESOLUTION, _Y_RESOLUTION))
-    else:
+    jpeg = format_name in ("JPEG", "MPO")
+    own = info.get("jfif_unit") in (1, 2) if jpeg else "dpi" in info
+    inches = 2.54 if not own and tags.get(_UNIT) == 3 else 1.0  # 3 is per centimetre
+    given = info["dpi"] if own else (tags.get(_X_RESOLUTION), tags.get(_Y_RESOLUTION))
+    try:
+        x, y = (inches * float(d) for d in given)
+    except (TypeError, ValueError, ZeroDivisionError):  # missing, or no numbers
         return None
     if not all(math.isfinite(d) and 0 < d < 1e5 for d in (x, y)):
         return None
     return (y, x) if tags.get(274, 1) in (5, 6, 7, 8) else (x, y)  # those turn by 90 degrees
 
 
-def _colour_chunks(image: Image.Image) -> tuple[tuple[bytes, bytes], ...]:
+def _colour_chunks(info: dict[str, Any]) -> tuple[tuple[bytes, bytes], ...]:
     chunks = []
-    if "srgb" in image.info:
-        chunks.append((b"sRGB", bytes([image.info["srgb"]])))
-    if "gamma" in image.info:
-        chunks.append((b"gAMA", struct.pack(">I", round(image.info["gamma"] * 1e5))))
-    if "chromaticity" in image.info:
-        numbers = [round(c * 1e5) for c in image.info["chromaticity"]]
+    if "srgb" in info:
+        chunks.append((b"sRGB", bytes([info["srgb"]])))
+    if "gamma" in info:
+        chunks.append((b"gAMA", struct.pack(">I", round(info["gamma"] * 1e5))))
+    if "chromaticity" in info:
+        numbers = [round(c * 1e5) for c in info["chromaticity"]]
         chunks.append((b"cHRM", struct.pack(">8I", *numbers)))
     return tuple(chunks)
 
 
-def _text(image: Image.Image) -> tuple[tuple[str, str], ...]:
-    if "comment" in image.info:
-        comment = image.info["comment"]
-        return (("Comment", comment.decode("utf-8", "replace")),)
-    texts = getattr(image, "text", None) or {}
+def _text(info: dict[str, Any], texts: dict[str, str]) -> tuple[tuple[str, str], ...]:
+    if "comment" in info:  # of a JPEG or GIF file
+        return (("Comment", info["comment"].decode("utf-8", "replace")),)
     return tuple(
         (key, str(value))
         for key, value in texts.items()

@@ -124,6 +124,30 @@ def test_a_comment_is_kept_where_there_is_room(tmp_path: Path) -> None:
     assert enlarged(tmp_path / "b.png", tmp_path / "d.webp")[1] == ["texts (Comment)"]
 
 
+def test_texts_are_not_taken_for_what_their_keywords_say(tmp_path: Path) -> None:
+    """ImageMagick writes the keyword comment; Pillow has a field of that name for JPEG."""
+    info, keywords = PngInfo(), ("comment", "dpi", "resolution", "aspect", "gamma", "photoshop")
+    for keyword in keywords:
+        info.add_text(keyword, "300 dpi")
+    path = save(tmp_path / "a.png", photo(), pnginfo=info)
+    assert read_picture(path).metadata == Metadata(text=tuple((k, "300 dpi") for k in keywords))
+    enlarged(path, tmp_path / "b.png")
+    with Image.open(tmp_path / "b.png") as image:
+        assert image.text == dict.fromkeys(keywords, "300 dpi")
+
+
+@pytest.mark.parametrize("tag", [282, FOCAL_X])
+def test_numbers_that_are_none_cost_no_pixel(tmp_path: Path, tag: int) -> None:
+    exif = camera()
+    if tag == FOCAL_X:
+        exif[EXIF_IFD] = {FOCAL_X: "wide"}
+    else:
+        exif[tag] = 0.0
+    image, lost = enlarged(save(tmp_path / "a.webp", photo(), exif=exif), tmp_path / "b.png")
+    assert image.size == (33, 39)
+    assert lost == (["damaged EXIF"] if tag == FOCAL_X else [])
+
+
 def test_what_a_format_cannot_hold_is_told(tmp_path: Path) -> None:
     path = save(
         tmp_path / "a.jpg", photo(), exif=camera(), xmp=XMP, dpi=(9, 9), icc_profile=b"x" * 200
