@@ -88,7 +88,7 @@ def read_metadata(image: Image.Image) -> Metadata:
     """
     # Pillow mixes the texts of a PNG file, by their keywords, with what it knows itself.
     texts: dict[str, str] = getattr(image, "text", {})
-    info = {key: value for key, value in image.info.items() if key not in texts}
+    info = {str(key): value for key, value in image.info.items() if key not in texts}
     not_kept: list[str] = []
     tags = Image.Exif()
     try:
@@ -150,10 +150,10 @@ def _dpi(
     jpeg = format_name in ("JPEG", "MPO")
     own = info.get("jfif_unit") in (1, 2) if jpeg else "dpi" in info
     inches = 2.54 if not own and tags.get(_UNIT) == 3 else 1.0  # 3 is per centimetre
-    given = info["dpi"] if own else (tags.get(_X_RESOLUTION), tags.get(_Y_RESOLUTION))
     try:
+        given = info["dpi"] if own else (tags[_X_RESOLUTION], tags[_Y_RESOLUTION])
         x, y = (inches * float(d) for d in given)
-    except (TypeError, ValueError, ZeroDivisionError):  # missing, or no numbers
+    except (KeyError, TypeError, ValueError, ZeroDivisionError):  # missing, or no numbers
         return None
     if not all(math.isfinite(d) and 0 < d < 1e5 for d in (x, y)):
         return None
