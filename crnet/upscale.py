@@ -16,6 +16,7 @@ from baselines.resample import bicubic
 from crnet import networks
 from crnet.color import rgb_to_ycbcr, ycbcr_to_rgb
 from crnet.contracts import Function, OnTile, System, as_system
+from crnet.errors import words
 from crnet.files import Picture
 from crnet.networks import Coded, Network
 
@@ -121,8 +122,8 @@ class Upscaler:
             )
         made = self.net.scales
         if made and scale not in made:
-            kind, known = type(self.net).__name__, ", ".join(map(str, made))
-            raise ValueError(f"this {kind} upscales by {known}, not by {scale}")
+            kind = type(self.net).__name__
+            raise ValueError(f"this {kind} upscales by {words(made)}, not by {scale}")
         if not bool(torch.isfinite(x).all()):
             raise ValueError("the image has NaN or infinite entries")
         weight = next(self.net.parameters())

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, get_args, get_origin
 
 from crnet import networks
-from crnet.errors import RecipeError
+from crnet.errors import RecipeError, words
 
 
 @dataclass(frozen=True)
@@ -204,9 +204,9 @@ class Recipe:
         except (TypeError, ValueError, RuntimeError) as error:
             raise RecipeError(f"no {self.architecture} of these sizes: {error}") from None
         if made and not set(self.scales) <= set(made):
-            known = ", ".join(map(str, made))
+            missing = words(s for s in self.scales if s not in made)
             raise RecipeError(
-                f"this {self.architecture} upscales by {known}, not by all of {list(self.scales)}"
+                f"this {self.architecture} upscales by {words(made)}, not by {missing}"
             )
 
     def rate(self, step: int, spent: float | None = None) -> float:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from crnet.cli.arguments import Command, Parser
+from crnet.cli.options import open_device
 from crnet.cli.parser import command_line, main
 from crnet.cli.train import GROUPS, field_texts
 from crnet.training.recipe import Recipe, defaults
@@ -142,3 +143,12 @@ def test_help_needs_no_torch(call: list[str]) -> None:
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert run.returncode == 0, run.stderr
     assert "crnet" in run.stdout + run.stderr
+
+
+@pytest.mark.parametrize(
+    ("cuda", "mps", "device"), [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")]
+)
+def test_auto_is_a_gpu_where_there_is_one(monkeypatch, cuda: bool, mps: bool, device: str) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: cuda)
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: mps)
+    assert open_device("auto") == device
