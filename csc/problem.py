@@ -211,7 +211,10 @@ class Problem(NamedTuple):
 def pose(
     x: Tensor, D: Tensor, lam: Weight, *, nonneg: bool = False, mask: Tensor | None = None
 ) -> Problem:
-    """Check images, dictionary, λ and mask, and return the problem they pose."""
+    """Check images, dictionary, λ and mask, and return the problem they pose.
+
+    λ is rounded to the dtype of the images.
+    """
     check_pair(x, D)
     check_weight(lam, code_shape(x, D), dtype=x.dtype)
     if mask is not None:

@@ -53,8 +53,8 @@ def ista(
     D : Tensor, shape (M, C, k, k)
         Dictionary.
     lam : float or Tensor
-        Weight λ ≥ 0: a number, one value per atom (M,), or four axes that broadcast to
-        the codes.
+        Weight λ ≥ 0: a number, one value per atom (M,), or four axes that broadcast to the codes;
+        rounded to the dtype of x.
     nonneg : bool
         Require z ≥ 0.
     mask : Tensor of bool, optional

@@ -135,6 +135,7 @@ def test_gap_bounds_the_true_error(p: Problem, nonneg: bool) -> None:
 def test_gap_in_float32_still_bounds_the_true_error(p: Problem, nonneg: bool, steps: int) -> None:
     """The codes of a float32 run, judged in float64; no rounding passes for convergence."""
     x, D = p.x.float(), p.D.float()
+    p = p._replace(lam=float(torch.tensor(p.lam).float()))  # λ is rounded to the images' dtype
     found = fista(x, D, p.lam, nonneg=nonneg, max_iter=steps, tol=0.0)
     exact = fista(x.double(), D.double(), p.lam, nonneg=nonneg, tol=1e-10, max_iter=20_000)
     lower = exact.objective - exact.gap
