@@ -308,6 +308,8 @@ class Stored:
             raise WeightsError(f"{self.path} does not fit its architecture: {error}") from error
         net = build(about.architecture, about.arguments)
         net.load_state_dict(state)  # into float32, whatever is stored
+        if isinstance(net, networks.Projected):
+            net.project()  # rounding in storage may have left the certified set
         return net.eval()
 
 

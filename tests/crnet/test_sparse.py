@@ -1,5 +1,7 @@
 """The networks that draw their image from certified sparse codes: their laws."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -7,10 +9,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
+import crnet
 from baselines import bicubic
 from crnet.networks import multiplications
 from crnet.sparse import SparseCRNetA, SparseCRNetB
 from crnet.upscale import apply_tiled
+from csc.recursion.ridge import norm_bound
 from tests.laws import close
 
 SIZES = {"n0": 6, "m0": 10, "blocks": 3, "rank": 4}
@@ -111,6 +115,20 @@ def test_tiles_give_the_whole() -> None:
     for scale in SCALES:
         tiled = apply_tiled(lambda t, s=scale: net(t, s), x, 2 * net.reach + 5, net.reach, scale)
         close(tiled, net(x, scale), 1e-5)
+
+
+def test_a_loaded_network_is_in_the_certified_set(tmp_path: Path) -> None:
+    """Whatever the file holds: here a dictionary twice as large as allowed, in float16."""
+    net = net_a()
+    block = next(iter(net.coder.stack.blocks))
+    with torch.no_grad():
+        block.D.mul_(2)
+    about = crnet.Card("x", "SparseCRNetA", {**SIZES, "recursions": 2}, (2,), {}, {})
+    crnet.save(tmp_path / "x.safetensors", net.half(), about)
+    loaded = crnet.load(tmp_path / "x.safetensors")
+    assert isinstance(loaded, SparseCRNetA)
+    assert norm_bound(next(iter(loaded.coder.stack.blocks)).D) <= 1
+    assert all(bool((b.relative < 0.08).all()) for b in loaded.certify(photo(1, 1, 16, 16)).blocks)
 
 
 def test_multiplications_are_counted() -> None:
