@@ -1,21 +1,21 @@
-"""Certificates hold for the arithmetic they are computed in: no autocast and no TF32 inside."""
+"""Solvers and bounds compute in the dtype of their images: autocast and TF32 are off inside."""
 
 import functools
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor
 
-Function = TypeVar("Function", bound=Callable[..., Any])
+Function = TypeVar("Function", bound=Callable[..., object])
 
 
 def full_precision(function: Function) -> Function:
-    """Let a function of images x compute in their dtype, whatever the caller has switched on."""
+    """Let a function of images x compute in their dtype, whatever modes the caller has set."""
 
     @functools.wraps(function)
-    def run(x: Any, *arguments: Any, **options: Any) -> Any:
+    def run(x: object, *arguments: object, **options: object) -> object:
         device = x.device.type if isinstance(x, Tensor) else "cpu"
         with ExitStack() as stack:
             stack.enter_context(torch.autocast(device, enabled=False))
