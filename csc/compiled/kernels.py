@@ -29,7 +29,7 @@ from csc.compiled.records import (
     Weights,
 )
 
-# numba compiles again when this file changes, but does not look at the files it imports.
+# numba compiles again when this file changes.  It does not look at the files imported here.
 # After a change of intrinsics.py or records.py, tests/csc/compiled/test_kernels.py says what to
 # write here.
 BUILT_FROM = "62b0c6ae0cb1"
