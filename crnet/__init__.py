@@ -56,8 +56,8 @@ __all__ = [
     "upscale_picture",
 ]
 
-# A name imports its module at first use.  The command line can so answer, and take Ctrl-C, before
-# torch is there, which takes seconds to import.
+# A name imports its module at first use, because importing torch takes seconds.  Until then the
+# command line can already answer and take Ctrl-C.
 _NAMES = {
     "crnet.ensemble": ("Ensemble",),
     "crnet.errors": (

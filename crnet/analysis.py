@@ -1,6 +1,6 @@
 """What the recursions and the atoms of a CRNet do to an image.
 
-From codes to image, a CRNet is linear except for one ReLU.  Let g = [Wh ⊗ z > 0], its gates.  Then
+From codes to image, a CRNet is linear except for one ReLU.  With its gates g = [Wh ⊗ z > 0],
 
     R = H ⊗ ReLU(Wh ⊗ z) = Σ_m H ⊗ (g ⊙ (Wh[:, m] ⊗ z_m)).
 
@@ -25,7 +25,7 @@ from csc.attribution import check_atoms
 
 
 class Attribution(NamedTuple):
-    """An image as a sum: output = Σ_m parts[:, m] + remainder, if all atoms are asked for.
+    """An image as a sum: with all atoms, output = Σ_m parts[:, m] + remainder.
 
     parts : (B, A, C, H, W), the part of each of A atoms; remainder : (B, C, H, W); open : fraction
     of the gates g that are 1.
@@ -54,7 +54,7 @@ class Recursion(NamedTuple):
 def attribution(
     net: CRNetA | CRNetB, x: Tensor, scale: int, *, atoms: Sequence[int] | None = None
 ) -> Attribution:
-    """Split the upscaled image into one part per atom, by its codes z_K, and a remainder.
+    """Split the upscaled image into a remainder and one part per atom of the codes z_K.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ def attribution(
     scale : int
         Factor.
     atoms : sequence of int, optional
-        A of the m0 atoms (default: all, which takes m0 times the memory of the image).
+        Indices of A atoms (default: all m0, which take m0 times the memory of the image).
 
     Returns
     -------

@@ -1,7 +1,7 @@
 """Colour as MATLAB's ``rgb2ycbcr``: ITU-R BT.601, Y in [16, 235] of 255.
 
-Published PSNRs are of this Y.  Many image libraries call JPEG's full-range luma YCbCr too; with it,
-PSNR changes by more than one decibel.
+Published PSNRs use this Y.  Many image libraries also call JPEG's full-range colours YCbCr.
+With their Y, PSNR changes by more than one decibel.
 
 References
 ----------

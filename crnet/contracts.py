@@ -62,7 +62,7 @@ class OnY:
 
 
 def as_system(upscale: System | Function) -> System:
-    """Return a system as it is, and a plain function as a system on Y.
+    """Return a system unchanged; wrap a plain function as a system on Y.
 
     Examples
     --------
@@ -74,7 +74,7 @@ def as_system(upscale: System | Function) -> System:
 
 
 def parameters(upscale: System | Function, scale: int) -> int:
-    """Return the number of learned numbers of a system, 0 where it has none.
+    """Count the learned numbers of a system, 0 if it has none.
 
     A system that keeps one model per scale counts the model of this scale.  A network that serves
     several scales counts as a whole.

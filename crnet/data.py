@@ -23,7 +23,7 @@ IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".
 
 
 def data_root(root: str | Path | None = None) -> Path:
-    """Return the folder of image sets: `root`, or else what ``CRNET_DATA`` names.
+    """Return the folder of image sets: `root`, or else the folder in ``CRNET_DATA``.
 
     Raises
     ------
@@ -40,7 +40,7 @@ def data_root(root: str | Path | None = None) -> Path:
 
 
 def find_images(folder: Path, exclude: Collection[str] = ()) -> list[Path]:
-    """Return the image files of a folder, sorted by name, without hidden ones and `exclude`.
+    """Return the image files of a folder by name, except hidden files and names in `exclude`.
 
     Raises
     ------
@@ -58,19 +58,19 @@ def find_images(folder: Path, exclude: Collection[str] = ()) -> list[Path]:
 def _what_is_there(root: Path) -> str:
     names = list(image_sets(root)) if root.is_dir() else []
     if not names:
-        return f"{root} holds no folder of images; --data names the folder of the image sets"
+        return f"{root} holds no folder of images; --data must be the folder of the image sets"
     options = "--sets (in training also --validation) names them"
     return f"{root} holds {words(names, 'and')}; {options}"
 
 
 def image_sets(root: Path) -> dict[str, list[Path]]:
-    """Return the image files of each set under a data root; folders without images are no sets."""
+    """Return the image files of each set under a data root; skip hidden and empty folders."""
     sets = {folder.name: _images(folder) for folder in sorted(root.iterdir()) if folder.is_dir()}
     return {name: paths for name, paths in sets.items() if paths and not name.startswith(".")}
 
 
 def _images(folder: Path) -> list[Path]:
-    # Hidden files are no images: macOS writes ._NAME.png beside NAME.png on foreign disks.
+    # Skip hidden files: macOS writes ._NAME.png beside NAME.png on foreign disks.
     paths = (p for p in folder.iterdir() if not p.name.startswith("."))
     return sorted(p for p in paths if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
 
@@ -127,14 +127,14 @@ class Findings:
     Attributes
     ----------
     images : dict
-        Readable images by set.
+        Number of readable images by set.
     damaged : list of str
-        Messages that name the files that cannot be read.
+        One message per unreadable file.
     copies : list of tuple
-        Files whose Y is equal, pixel by pixel.
+        Pairs of files with equal Y.
     alike : list of tuple
-        Test and training images that show the same picture, in any size: their thumbnails correlate
-        above `ALIKE`.
+        Pairs of a test image and another that show the same picture, in any size: their thumbnails
+        correlate above `ALIKE`.
     """
 
     images: dict[str, int] = field(default_factory=dict)
@@ -156,14 +156,14 @@ def check(
 ) -> Findings:
     """Read every image of every set; find copies, and training images that show a test image.
 
-    Hashes miss some of them: ``woman`` of Set5 is BSDS200's ``302003.jpg``, made smaller.
+    Hashes miss resized copies: ``woman`` of Set5 is a smaller ``302003.jpg`` of BSDS200.
 
     Parameters
     ----------
     root : Path
         Folder of image sets.
     test : collection of str
-        Names of the sets that others must not overlap.
+        Names of the test sets; no other set may show their images.
     on_image : callable, optional
         Called with (images done, images in all).
     sets : collection of str, optional
@@ -172,7 +172,7 @@ def check(
     Raises
     ------
     DataError
-        If the root holds no set with an image, or not all of `sets`.
+        If the root holds no image set, or one of `sets` is missing or empty.
     """
     files = image_sets(root) if sets is None else {n: find_images(root / n) for n in sets}
     if not files:
@@ -207,7 +207,7 @@ def check(
 
 
 def _thumbnail(y: Tensor) -> Tensor:
-    """Return Y (1, 1, H, W) at 16×16, without mean and of norm one, flattened."""
+    """Reduce Y (1, 1, H, W) to 16×16; return it flattened, with mean 0 and norm 1."""
     small = imresize(y.double(), size=(16, 16)).flatten()
     return F.normalize(small - small.mean(), dim=0)
 

@@ -1,6 +1,6 @@
-"""From an image that Pillow has opened to tensors, and what is refused on the way.
+"""Convert images that Pillow has opened to tensors, without loss.
 
-Pillow drops bits, channels and missing rows without a word.  Here each of them is an error.
+Pillow silently drops bits, channels and missing rows.  Here each loss is an error.
 """
 
 import io
@@ -18,8 +18,8 @@ from torch import Tensor
 from crnet.errors import ImageFileError
 
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
-# Bytes that decode to some pixels, unlike the zeros that Pillow's decoder takes for missing ones,
-# with every restart marker that may be due.
+# Bytes that decode to some pixels.  They differ from the zeros that Pillow reads for missing bytes.
+# Any restart marker may be due, so all are among them.
 _MORE_PIXELS = b"".join(bytes(range(254, 0, -1)) + bytes([0xFF, 0xD0 + i % 8]) for i in range(16))
 
 
@@ -29,7 +29,7 @@ def refuse_what_would_be_lost(path: Path, image: Image.Image) -> None:
     frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
     if frames > 1:
         raise ImageFileError(f"{path}: has {frames} frames; extract one as a still image first")
-    # Pillow decodes 16-bit colour to 8 bit without a word; only its raw mode tells.
+    # Pillow silently decodes 16-bit colour to 8 bit; only its raw mode shows it.
     tiles = getattr(image, "tile", [])
     raw = " ".join(str(tile[3]) for tile in tiles)
     tags = _tags(image)
@@ -54,8 +54,8 @@ def refuse_what_would_be_lost(path: Path, image: Image.Image) -> None:
     samples, bands = tags.get(277, 1), len(image.getbands())
     if samples > bands:
         raise ImageFileError(
-            f"{path}: has {samples} channels, and only {bands} with a meaning ({image.mode}); "
-            "remove the others, or save the one that is transparency as alpha"
+            f"{path}: has {samples} channels, but {image.mode} uses only {bands}; "
+            "remove the others, or save transparency as alpha"
         )
 
 
@@ -81,7 +81,7 @@ def refuse_short_png(path: Path) -> None:
 
 
 def _png_bytes(header: bytes) -> int:
-    """Return the bytes of all rows of a PNG file, each with its filter byte, from its IHDR."""
+    """Count the bytes of all rows of a PNG file, filter bytes included, from its IHDR."""
     width, height = int.from_bytes(header[:4]), int.from_bytes(header[4:8])
     bits = header[8] * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[header[9]]
     # The seven passes of Adam7: first column and row, steps (PNG specification, section 8.2).
@@ -98,9 +98,9 @@ def _png_bytes(header: bytes) -> int:
 def refuse_short_jpeg(path: Path, image: Image.Image) -> None:
     """Raise `ValueError` if the data of a JPEG file end before its last pixel.
 
-    Pillow paints the missing pixels grey if an end marker follows.  It decodes whatever stands
-    before that marker, so bytes put there change the pixels of a short file, and of no other.
-    A progressive file that lacks whole scans is legal, and passes with less detail.
+    Pillow paints the missing pixels grey if an end marker follows.  So we insert bytes before that
+    marker and decode again: only the pixels of a short file change.  A progressive file may lack
+    whole scans; it passes, with a coarser image.
     """
     data = path.read_bytes()
     longer = data[: _end_of_jpeg(data)] + _MORE_PIXELS + b"\xff\xd9"
@@ -110,12 +110,12 @@ def refuse_short_jpeg(path: Path, image: Image.Image) -> None:
 
 
 def _end_of_jpeg(data: bytes) -> int:
-    """Return where the end marker of the first picture of a JPEG file stands."""
+    """Return the position of the end marker of the first picture in a JPEG file."""
     at = 2  # behind the start marker
     while data[at : at + 2] not in (b"\xff\xd9", b""):
         is_scan = data[at + 1] == 0xDA
         at += 2 + int.from_bytes(data[at + 2 : at + 4])
-        if is_scan:  # its coded pixels reach to the next marker; restarts are part of them
+        if is_scan:  # its pixels end at the next marker that is not a restart
             marker = _MARKER.search(data, at)
             at = marker.start() if marker else len(data)
     return at
@@ -124,12 +124,13 @@ def _end_of_jpeg(data: bytes) -> int:
 def decode(path: Path, image: Image.Image, *, upright: bool) -> tuple[Tensor, Tensor | None, int]:
     """Return colour (1, C, H, W), alpha (1, 1, H, W) or None, and bits of a loaded image file.
 
-    Unless the pixels are `upright` as they are, they are turned by the EXIF orientation.
+    Colour and alpha are float32 in [0, 1].  Pixels that are not yet `upright` are turned by the
+    EXIF orientation.
 
     Raises
     ------
     ImageFileError
-        If the colour mode is not supported.
+        If the colour mode is not supported, or inverted grey states a maximum.
     """
     top, deep = _maximum(path, image), _is_deep(image)
     icc_profile = image.info.get("icc_profile")
@@ -164,7 +165,7 @@ def _is_deep(image: Image.Image) -> bool:
 
 
 def _maximum(path: Path, image: Image.Image) -> float:
-    """Return the level of a loaded image that means 1.0, by the depth of its samples."""
+    """Return the level that means 1.0, from the bits and the stated maximum of the samples."""
     tags = _tags(image)
     bits = tags.get(258, (16 if _is_deep(image) else 8,))[0]
     full = 2**bits - 1
@@ -184,5 +185,5 @@ def _tags(image: Image.Image) -> dict[int, Any]:
 
 
 def colors_of(icc_profile: bytes) -> int | None:
-    """Return the channels that a colour profile is for: 1, 3, or None if it does not say."""
+    """Return the number of channels of a colour profile: 1, 3, 4, or None if unknown."""
     return {b"GRAY": 1, b"RGB ": 3, b"CMYK": 4}.get(icc_profile[16:20])

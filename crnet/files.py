@@ -1,8 +1,8 @@
 """Read and write image files without silent loss, and never leave half a file.
 
 8-bit grey, RGB and palette images, with or without alpha, and grey of 9 to 16 bits are read
-exactly.  Everything else is refused by name, because reading it would lose something: 16-bit
-colour, float and 32-bit grey, CMYK, animations, channels without a meaning.
+exactly.  Other files are refused, because reading them would lose something: 16-bit colour, float
+and 32-bit grey, CMYK, animations, unknown channels.  The error says why.
 """
 
 import os
@@ -30,10 +30,10 @@ from crnet.decode import (
 from crnet.errors import ImageFileError
 from crnet.metadata import Metadata, read_metadata, save_options
 
-# Pillow knows forty formats more.  Some start other programs, many lose bits.
+# Pillow knows forty more formats.  Some start other programs; many lose bits.
 _READ = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "PPM", "GIF")
 
-# Formats of stills that are lossless, or lossy by the user's choice of JPEG.
+# Still images; all formats except JPEG are written without loss.
 _WRITTEN = {
     ".png": "PNG",
     ".tif": "TIFF",
@@ -157,12 +157,12 @@ def _read(path: Path, image: Image.Image) -> Picture:
 
 
 def output_format(path: Path, picture: Picture, scale: int = 1) -> str:
-    """Return Pillow's name of the format of an output path, if it can hold the enlarged picture.
+    """Return Pillow's name of an output format; check that it can hold the enlarged picture.
 
     Raises
     ------
     ImageFileError
-        If the suffix names no format that is written, or one that would lose alpha or 16 bits.
+        If the suffix is unknown, or the format cannot hold the size, the alpha or 16 bits.
     """
     name = _WRITTEN.get(path.suffix.lower(), "")
     if not name:
@@ -179,7 +179,7 @@ def output_format(path: Path, picture: Picture, scale: int = 1) -> str:
 
 
 def not_kept(picture: Picture, format_name: str) -> list[str]:
-    """Return what the source of a picture says and a file of this format will not.
+    """Name what the source of a picture holds and a file of this format loses.
 
     Examples
     --------
@@ -216,10 +216,10 @@ def write_picture(picture: Picture, file: BinaryIO, format_name: str) -> None:
 
 @contextmanager
 def output_file(path: Path, *, overwrite: bool) -> Iterator[BinaryIO]:
-    """Open a new file beside `path`, and put it in its place when the block ends well.
+    """Open a new file beside `path`, and rename it to `path` when the block succeeds.
 
-    Opening it first finds an unwritable folder before any work; a block that fails leaves nothing.
-    Without `overwrite`, one of several writers of the same path succeeds.
+    An unwritable folder is found before any work.  A block that fails leaves no file.  Without
+    `overwrite`, only one of several writers of the same path succeeds.
 
     Raises
     ------
@@ -252,7 +252,7 @@ def output_file(path: Path, *, overwrite: bool) -> Iterator[BinaryIO]:
 
 
 def _move_to_new(source: Path, target: Path) -> None:
-    """Give a file its final name, which no file may have."""
+    """Give a file its final name; raise if another file has this name."""
     try:
         os.link(source, target)  # fails if the name is taken, unlike os.replace
     except FileExistsError:

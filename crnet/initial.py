@@ -15,13 +15,13 @@ ENLARGED: Spread = ((1.4, 0.048, 0.0092), (0.053, 0.012, 0.0026), (0.010, 0.0026
 LR: Spread = ((1.4, 0.11, 0.055), (0.12, 0.059, 0.038), (0.062, 0.038, 0.024))
 """Of LR RGB of the same images."""
 
-_FEATURES = 0.03  # initial spread per cosine, about that of what bicubic misses
+_FEATURES = 0.03  # initial spread per cosine, about that of the error of bicubic
 
 
 def he_kernel(n_out: int, n_in: int, gain: float, generator: torch.Generator | None) -> Tensor:
     """Draw a kernel (n_out, n_in, 3, 3) from N(0, gain²·2/(9 n_in)) (He et al., ICCV 2015)."""
     weight = torch.randn(n_out, n_in, 3, 3, generator=generator)
-    # Channels last is the layout in which CPUs convolve many channels fastest.
+    # CPUs convolve many channels fastest in the channels-last layout.
     weight = weight.contiguous(memory_format=torch.channels_last)
     return weight.mul_(gain * math.sqrt(2 / (9 * n_in)))
 
@@ -31,9 +31,10 @@ def whitening_kernel(
 ) -> Tensor:
     """Draw kernels (n_out, n_in, 3, 3) whose responses to photos have no mean and a flat spectrum.
 
-    Each is a random sum of the eight cosines that are not constant, divided by their spread.  In an
-    enlarged photo the constant has about 700 times the energy of the slopes, and those 20 to 8,000
-    times the energy of finer cosines; random kernels would respond to little else.
+    Each kernel sums the eight cosines that are not constant, with random weights, divided by their
+    spread.  In an enlarged photo the constant has about 700 times the energy of the slopes.  The
+    slopes have 20 to 8,000 times the energy of finer cosines.  Kernels without the division would
+    respond to little else.
     """
     n = torch.arange(3.0)
     cosines = torch.stack([torch.cos(math.pi * (n + 0.5) * k / 3) for k in range(3)])

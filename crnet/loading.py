@@ -41,7 +41,7 @@ class Card:
     Attributes
     ----------
     name : str
-        How ``crnet.load`` calls it.
+        Name of the model.
     architecture : str
         Class of the network.
     arguments : dict
@@ -56,7 +56,7 @@ class Card:
     Raises
     ------
     ValueError, TypeError
-        If a field has a value that it cannot have; the message names the field.
+        If the value of a field is not valid; the message names the field.
     """
 
     name: str
@@ -83,7 +83,8 @@ class Card:
             many = isinstance(v, list | tuple) and all(isinstance(s, int) for s in v)
             if not (many or isinstance(v, int | float)):
                 raise ValueError(
-                    f"a card's argument {key} must be a number or whole numbers, got {v!r}"
+                    f"a card's argument {key} must be a number or a list of whole "
+                    f"numbers, got {v!r}"
                 )
 
 
@@ -179,15 +180,15 @@ def save(path: str | Path, net: Network, about: Card) -> None:
 
 
 def of_matlab(path: str | Path, scales: Iterable[int] = ()) -> tuple[Network, Card]:
-    """Return a network of published weights, and a card for :func:`crnet.save`.
+    """Read published weights; return the network and a card for :func:`crnet.save`.
 
     Parameters
     ----------
     path : str or Path
         ``.mat`` file that :func:`baselines.load_matlab` takes.
     scales : iterable of int
-        The scales that the network was trained for, since the file does not say them: one for
-        SRCNN, one or several for VDSR.  SCN upscales by 2.
+        The scales that the network was trained for; the file does not name them.  One for SRCNN,
+        one or several for VDSR; SCN needs none, it upscales by 2.
 
     Returns
     -------
@@ -224,7 +225,7 @@ def of_matlab(path: str | Path, scales: Iterable[int] = ()) -> tuple[Network, Ca
 
 
 def _arguments(net: SRCNN | VDSR | SCN) -> dict[str, int | float | bool | list[int]]:
-    """Return the arguments that build a network of a ``.mat`` file, by its layers."""
+    """Read the arguments of a network's constructor from its layers."""
     if isinstance(net, SCN):
         return {"M": net.W.out_channels}
     layers = [layer for layer in net.layers if isinstance(layer, nn.Conv2d)]
@@ -236,7 +237,7 @@ def _arguments(net: SRCNN | VDSR | SCN) -> dict[str, int | float | bool | list[i
 def card(name: str | Path) -> Card:
     """Return the card of a bundled model, a weights file or a checkpoint.
 
-    Of a weights file, only the header is read.
+    Only the header of a weights file is read.
 
     Raises
     ------
@@ -325,7 +326,7 @@ def stored(path: Path) -> Stored:
 
 
 def in_weights_file(path: Path, fields: Mapping[str, Any] | None = None) -> Stored:
-    """Return the network in a weights file; `fields` are its card as JSON, if it is known.
+    """Return the network in a weights file; `fields` is its card as JSON, if already read.
 
     Raises
     ------
@@ -359,7 +360,7 @@ def _in_checkpoint(path: Path) -> Stored:
 def _check_shapes(
     architecture: str, arguments: Mapping[str, Any], state: Mapping[str, Tensor]
 ) -> None:
-    """Require the weights of a network; nothing of its size is built.
+    """Check the names and shapes of the weights of a network, without building it.
 
     Raises
     ------
@@ -422,12 +423,12 @@ def bundled() -> dict[str, Path]:
 
 
 def find(name: str | Path) -> Path:
-    """Return the file of a bundled model or of a path.
+    """Return the file of a bundled model, or the path if it is a file.
 
     Raises
     ------
     WeightsError
-        If there is neither a bundled model of this name nor such a file.
+        If there is no such model and no such file, or it is a MATLAB file.
     """
     models = bundled()
     if str(name) in models:

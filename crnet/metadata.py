@@ -1,9 +1,9 @@
-"""What an image file says beside its pixels, and what of it holds after scaling.
+"""Metadata of image files, and how they change when the picture is enlarged.
 
 Resolution grows with the scale, because the picture keeps its size on paper.  EXIF, XMP, PNG text
 and PNG colour chunks are carried.  Their fields on orientation and pixel size are removed, because
-the picture is stored upright and with more pixels.  Everything else is listed in
-`Metadata.not_kept`.
+the picture is stored upright and with more pixels.  Thumbnails and TIFF's storage tags are dropped.
+`Metadata.not_kept` names everything else.
 """
 
 import math
@@ -37,7 +37,7 @@ _STORAGE = {*range(254, 267), 273, 274, *range(277, 285), 292, 293, 296, 297, 31
 _STORAGE |= {*range(322, 331), 338, 339, 340, 341, 347, *range(512, 533), _XMP}
 _STORAGE |= {33723, 34377, 34675, 50341, 59932}
 
-_MARKER = 65000  # bytes that one marker of a JPEG file can surely hold
+_MARKER = 65000  # bytes that surely fit in one marker of a JPEG file
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,9 @@ class Metadata:
     chunks : tuple of (bytes, bytes)
         Colour chunks of a PNG file (gAMA, cHRM, sRGB), name and content.
     text : tuple of (str, str)
-        Keywords and texts of a PNG file; the comment of a JPEG file.
+        Keywords and texts of a PNG file; the comment of a JPEG or GIF file.
     not_kept : tuple of str
-        What the file holds and this record does not.
+        Names of what the file holds and this record does not.
     """
 
     dpi: tuple[float, float] | None = None
@@ -68,7 +68,7 @@ class Metadata:
     not_kept: tuple[str, ...] = ()
 
     def enlarged(self, scale: int) -> "Metadata":
-        """Return the metadata of the picture with `scale` times as many pixels a side."""
+        """Return the metadata for `scale` times as many pixels a side."""
         dpi = self.dpi and (scale * self.dpi[0], scale * self.dpi[1])
         exif = self.exif
         if exif:
@@ -84,18 +84,18 @@ class Metadata:
 def read_metadata(image: Image.Image) -> Metadata:
     """Return the metadata of an open image file.
 
-    Call it before `image.load` for TIFF, which closes its file then, and after it for the others.
+    Call it after `image.load`; for TIFF, call it before, because loading closes the file.
     """
-    # Pillow mixes the texts of a PNG file, by their keywords, with what it knows itself.
+    # Pillow puts the texts of a PNG file into `info`, beside its own fields.  Keep the fields.
     texts: dict[str, str] = getattr(image, "text", {})
     info = {str(key): value for key, value in image.info.items() if key not in texts}
     not_kept: list[str] = []
     tags = Image.Exif()
     try:
-        _parsed(info.get("exif", b""))  # raises each time; `getexif` does so once
+        _parsed(info.get("exif", b""))  # raises each time; `getexif` raises only once
         tags = image.getexif()
         exif, others = _carried(tags)
-    except Exception:  # a damaged EXIF raises anything, and the pixels are good without it
+    except Exception:  # damaged EXIF raises anything; the pixels are still good
         exif, others = b"", []
         not_kept.append("damaged EXIF")
     if others:
@@ -122,7 +122,7 @@ def read_metadata(image: Image.Image) -> Metadata:
 
 
 def _carried(tags: Image.Exif) -> tuple[bytes, list[int]]:
-    """Return the part of EXIF that holds for an upright copy of any size, and unknown tags."""
+    """Return the EXIF that stays true for an upright copy of any size, and unknown tags."""
     kept = Image.Exif()
     for tag in _CARRIED & set(tags):
         kept[tag] = tags[tag]
@@ -130,7 +130,7 @@ def _carried(tags: Image.Exif) -> tuple[bytes, list[int]]:
         if tag in kept:
             kept[tag] = {k: v for k, v in tags.get_ifd(tag).items() if k not in dropped}
         for pixels in _FOCAL_PLANE:
-            float(kept.get(tag, {}).get(pixels, 0))  # raises here, if ever
+            float(kept.get(tag, {}).get(pixels, 0))  # raises here if damaged
     others = sorted(set(tags) - _CARRIED - _STORAGE - {_X_RESOLUTION, _Y_RESOLUTION})
     return kept.tobytes() if len(kept) else b"", others
 
@@ -145,8 +145,8 @@ def _parsed(exif: bytes) -> Image.Exif:
 def _dpi(
     format_name: str | None, info: dict[str, Any], tags: Image.Exif
 ) -> tuple[float, float] | None:
-    """Return pixels per inch by the file's own field, or else by EXIF."""
-    # For JPEG files without the field, Pillow tells one number of EXIF, or makes up 72.
+    """Return pixels per inch from the file's own field, or else from EXIF."""
+    # For JPEG files without this field, Pillow returns one number of EXIF, or invents 72.
     jpeg = format_name in ("JPEG", "MPO")
     own = info.get("jfif_unit") in (1, 2) if jpeg else "dpi" in info
     inches = 2.54 if not own and tags.get(_UNIT) == 3 else 1.0  # 3 is per centimetre
@@ -157,7 +157,7 @@ def _dpi(
         return None
     if not all(math.isfinite(d) and 0 < d < 1e5 for d in (x, y)):
         return None
-    return (y, x) if tags.get(274, 1) in (5, 6, 7, 8) else (x, y)  # those turn by 90 degrees
+    return (y, x) if tags.get(274, 1) in (5, 6, 7, 8) else (x, y)  # these turn by 90 degrees
 
 
 def _colour_chunks(info: dict[str, Any]) -> tuple[tuple[bytes, bytes], ...]:
@@ -205,7 +205,7 @@ def save_options(metadata: Metadata, format_name: str) -> tuple[dict[str, object
     elif exif:
         lost.append("EXIF")
     if xmp and len(xmp) <= room:
-        options["xmp"] = xmp  # Pillow ignores it for PNG and TIFF, which have their own way
+        options["xmp"] = xmp  # ignored for PNG (see _png_info) and TIFF (see _exif_to_write)
     elif xmp:
         lost.append("XMP")
     if format_name == "PNG":
@@ -218,7 +218,7 @@ def save_options(metadata: Metadata, format_name: str) -> tuple[dict[str, object
 
 
 def _exif_to_write(metadata: Metadata, format_name: str) -> bytes:
-    """Return EXIF with the resolution; for TIFF with XMP, which is one of its tags."""
+    """Return EXIF with the resolution; for TIFF also with XMP, which is a tag there."""
     in_tiff, only_there = format_name == "TIFF", format_name == "WEBP"
     if not (metadata.exif or (in_tiff and metadata.xmp) or (only_there and metadata.dpi)):
         return b""
@@ -244,7 +244,7 @@ def _png_info(metadata: Metadata) -> PngInfo:
 
 def _lost_of_png(metadata: Metadata, format_name: str) -> list[str]:
     names = [name for name, _ in metadata.chunks]
-    # A file without a profile is taken for sRGB, so that sRGB needs no chunk.
+    # Readers take a file without a profile for sRGB, so sRGB needs no chunk.
     lost = ["gamma or primaries of its colours"] if names and b"sRGB" not in names else []
     keys = [key for key, _ in metadata.text]
     if keys and (format_name != "JPEG" or keys != ["Comment"]):

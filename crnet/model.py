@@ -10,14 +10,14 @@ All kernels are 3×3 with zero padding 1, without biases.  The network is theref
 homogeneous: scaling the image scales the output.  All K recursions share one S, so K changes the
 depth (K + 5) but not the number of weights.
 
-CRNet-B takes the LR image.  Between its head and its tail, a CRNet-A works on feature maps, with a
-residual unit before it and a pixel-shuffle upsampler after it, one of each per scale.
+CRNet-B takes the LR image.  Between its head and its tail, a CRNet-A works on feature maps.  Each
+scale has its own residual unit before this CRNet-A and its own pixel-shuffle upsampler after it.
 
 References
 ----------
 Zhang, Liu, Yu, "CRNet: image super-resolution using a convolutional sparse coding inspired
-network", arXiv 1908.01166, 2019.  The 3×3 S is the paper's relaxation.  It equals no ISTA: for
-3×3 filters, the S of ISTA is 5×5 (`csc.unfold`).
+network", arXiv 1908.01166, 2019.  The 3×3 S is the paper's relaxation of ISTA, whose S is 5×5 for
+3×3 filters (`csc.unfold`).
 """
 
 import math
@@ -60,7 +60,7 @@ class CRNetA(nn.Module):
     Raises
     ------
     ValueError
-        If a size is not positive.
+        If a size is not positive, or K is negative.
 
     Examples
     --------
@@ -102,7 +102,7 @@ class CRNetA(nn.Module):
         if channels <= _IMAGE:
             self.F0.weight = nn.Parameter(whitening_kernel(n0, channels, ENLARGED, generator))
         self.F1 = conv(n0, n0)
-        # With He's variance, codes explode over many recursions; with 0.3 they keep their size.
+        # With a gain of 1, codes explode over many recursions; with 0.3 they keep their size.
         kernels = Kernels(
             W=he_kernel(m0, n0, 1.0, generator),
             S=he_kernel(m0, m0, 0.3, generator),
@@ -124,7 +124,7 @@ class CRNetA(nn.Module):
                 f"CRNet-A takes floating-point images (B, {channels}, H, W) in [0, 1], "
                 f"got {x.dtype} of shape {tuple(x.shape)}"
             )
-        # The differences that F0 takes between pixels are near the rounding of bfloat16.
+        # F0 takes small differences between pixels, which bfloat16 would round away.
         y = _exactly(self.F0, x) if channels <= _IMAGE else self.F0(x)
         out: Tensor = self.F1(y.relu_()).relu_()
         return out
@@ -134,7 +134,7 @@ class CRNetA(nn.Module):
         return self.cista.codes(self.features(x))
 
     def codes_and_images(self, x: Tensor, scale: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield z_k and its image, for k = 0, …, K, in one pass; x is enlarged for any scale."""
+        """Yield z_k and its image for k = 0, …, K in one pass; x is enlarged, `scale` unused."""
         for z in self.codes(x):
             yield z, self.reconstruct(x, z)
 
@@ -148,7 +148,7 @@ class CRNetA(nn.Module):
         """Return the image of an isolated unit code, for each atom.
 
         H ⊗ ReLU(Wh ⊗ δ_m), shape (m0, channels, 5, 5).  Without biases, a code t adds t times the
-        atom.  Codes closer than five pixels interact through the ReLU.
+        atom.  Codes closer than three pixels interact through the ReLU.
         """
         W = self.Wh.weight
         delta = torch.eye(W.shape[1]).to(W)[:, :, None, None]  # (m0, m0, 1, 1)
@@ -189,21 +189,21 @@ class CRNetB(nn.Module):
     bias : bool
         Biases on every convolution except W and S.
     border : int
-        LR pixels ≥ 0 that are added to each side before the head, by replication.  The output is
-        cropped accordingly.  All layers pad with zeros, which changes the edges of a flat image.
+        LR pixels ≥ 0 to replicate at each side before the head.  The output is cropped
+        accordingly.  All layers pad with zeros, which changes the edges of a flat image.
         With a border of `reach` pixels, flat images stay flat.  The paper has no border.
 
     Raises
     ------
     ValueError
-        If a size is not positive, the border is negative, or a scale is not 2, 3 or 4.
+        If a size is not positive, K or the border is negative, or a scale is not 2, 3 or 4.
 
     References
     ----------
-    Zhang, Liu, Yu, 2019, section 4.  The paper does not specify head, upsamplers and tail, and
-    where the skip ends.  There we follow MDSR of Lim et al., "Enhanced deep residual networks for
-    single image super-resolution", CVPRW 2017.  This layout gives the paper's 36 layers and 2.0M
-    weights at m0 = 256.
+    Zhang, Liu, Yu, 2019, section 4.  The paper does not specify the head, the upsamplers, the tail
+    and the end of the skip.  For these we follow MDSR of Lim et al., "Enhanced deep residual
+    networks for single image super-resolution", CVPRW 2017.  This layout gives the paper's 36
+    layers and 2.0M weights at m0 = 256.
 
     Examples
     --------
@@ -355,14 +355,14 @@ class CRNetB(nn.Module):
 
 _FACTORS = {2: (2,), 3: (3,), 4: (2, 2)}  # of the pixel shuffles
 
-_IMAGE = 4  # with up to so many channels, the input is an image; otherwise feature maps
+_IMAGE = 4  # most channels of an image; an input with more is feature maps
 
 
 def _exactly(layer: nn.Conv2d, x: Tensor, *, cast_back: bool = True) -> Tensor:
     """Apply a layer in the precision of its weights, also under autocast."""
     y: Tensor
     kind = x.device.type
-    if kind == "meta":  # knows no autocast
+    if kind == "meta":  # has no autocast
         y = layer(x)
         return y
     with torch.autocast(kind, enabled=False):

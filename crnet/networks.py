@@ -1,4 +1,4 @@
-"""The networks that a recipe or a weights file may name, and what the code around them may ask.
+"""The networks that recipes and weights files name, and functions that take any of them.
 
 CRNet-A and -B and all networks of :mod:`baselines.networks` are trained and measured by the same
 code.  Their attributes say how they differ, see :class:`Network`.
@@ -62,7 +62,7 @@ class Network(Protocol):
     scales: tuple[int, ...]
     takes_scale: bool
 
-    # What the code around the networks uses of nn.Module:
+    # The part of nn.Module that callers use:
     def __call__(self, *args: Any) -> Any: ...
     def parameters(self) -> Iterator[nn.Parameter]: ...
     def modules(self) -> Iterator[nn.Module]: ...
@@ -90,7 +90,7 @@ class Coded(Protocol):
     """A network whose recursions have codes, each with its image: CRNet-A and CRNet-B."""
 
     def codes_and_images(self, x: Tensor, scale: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield z_k and its image, for k = 0, …, K, of the network's input x, in one pass."""
+        """Yield z_k and its image for k = 0, …, K in one pass over the network's input x."""
 
 
 @runtime_checkable
@@ -125,7 +125,7 @@ def build(
         If there is no such class, or it does not take the arguments.
     """
     kind: Callable[..., Network] = ARCHITECTURES[architecture]
-    # The layers of torch draw from its global generator; leave that as it was.
+    # The layers of torch draw from its global generator; restore it afterwards.
     with torch.random.fork_rng(devices=[]):
         if "generator" in inspect.signature(kind).parameters:
             net = kind(**arguments, generator=generator)
@@ -151,7 +151,7 @@ def outline(architecture: str, arguments: Mapping[str, Any], tensors: int = 2000
     arguments : mapping
         Arguments of its constructor.
     tensors : int
-        Largest number of weight tensors; a network of more is not built to its end.
+        Largest number of weight tensors; building stops when a network has more.
 
     Raises
     ------
@@ -165,7 +165,7 @@ def outline(architecture: str, arguments: Mapping[str, Any], tensors: int = 2000
 
 @contextmanager
 def _at_most(tensors: int) -> Iterator[None]:
-    """Stop this thread with ValueError when the modules it builds have more weight tensors."""
+    """Raise ValueError when this thread builds modules with more weight tensors."""
     thread, seen = threading.get_ident(), set[tuple[int, str]]()
 
     def count(module: nn.Module, name: str, _: nn.Parameter | None) -> None:
@@ -197,7 +197,7 @@ def code_block(net: Network) -> nn.Module | None:
 
 
 def apply(net: Network, x: Tensor, scale: int) -> Tensor:
-    """Return a network's image: of the enlarged image, or of the LR image and the scale."""
+    """Return ``net(x, scale)`` if the network `takes_scale`, otherwise ``net(x)``."""
     out: Tensor = net(x, scale) if net.takes_scale else net(x)
     return out
 
@@ -206,8 +206,8 @@ def apply(net: Network, x: Tensor, scale: int) -> Tensor:
 def reach(net: Network) -> int:
     """Return how many input pixels to each side an output pixel depends on, or an upper bound.
 
-    The receptive field is 2·reach + 1 pixels wide.  A network may know its reach.  Otherwise this
-    is the sum over all layers that run, as if they stood in one row.
+    The receptive field is 2·reach + 1 pixels wide.  Some networks know their reach.  For others,
+    the bound is the sum over all layers that run, as if one followed the other.
     """
     if isinstance(net, KnowsReach):
         return net.reach
@@ -215,7 +215,7 @@ def reach(net: Network) -> int:
 
     def add(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         nonlocal total
-        pixel = side / inputs[0].shape[-1]  # of the layer's input, in pixels of the network's
+        pixel = side / inputs[0].shape[-1]  # one of the layer, in pixels of the network's input
         if isinstance(layer, nn.PixelShuffle):
             total += pixel
         elif isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
@@ -260,7 +260,7 @@ def multiplications(net: Network, scale: int) -> float:
 class _Counter(TorchFunctionMode):
     """Count the multiply-accumulates of convolutions.
 
-    torch's FlopCounterMode gives the same numbers, but it first imports a compiler for seconds.
+    torch's FlopCounterMode gives the same numbers, but first takes seconds to import a compiler.
     """
 
     def __init__(self) -> None:
@@ -268,7 +268,7 @@ class _Counter(TorchFunctionMode):
         self.multiplications: int = 0
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Call a function of torch, and count if it is a convolution."""
+        """Call a function of torch; count it if it is a convolution."""
         out = func(*args, **(kwargs or {}))
         if func in (F.conv2d, F.conv_transpose2d):
             x, kernel = (args[0] if func is F.conv_transpose2d else out), args[1]
@@ -277,7 +277,7 @@ class _Counter(TorchFunctionMode):
 
 
 def tile_maps(net: Network) -> int:
-    """Estimate how many maps, per pixel of the input, a network holds at once.
+    """Estimate how many numbers per input pixel a network holds at once.
 
     Four times the maps in and out of its widest convolution.  An upsampler counts at its own size.
     """
@@ -288,5 +288,5 @@ def tile_maps(net: Network) -> int:
             widest = max(widest, layer.in_channels + layer.out_channels * area)
         elif isinstance(layer, RidgeBlock):
             widest = max(widest, layer.W.shape[0] + layer.W.shape[1])
-    # The last stage of a cascade works on an image that much larger than LR.
+    # The last of n stages works on 4ⁿ times the pixels of LR.
     return 4 * widest * (4 ** len(net.stages) if isinstance(net, CSCN) else 1)

@@ -35,7 +35,7 @@ def recursions(
     loss : float, optional
         Mark on each curve the fewest recursions within `loss` dB of the last.
     axes : Axes, optional
-        Where to draw.
+        Where to draw (default: a new figure).
 
     Returns
     -------
@@ -107,7 +107,7 @@ def codes(
     -------
     Figure
     """
-    # By size of the codes: an atom may be on everywhere with small codes.
+    # Rank by the size of codes: an atom may be on everywhere with small codes.
     weight = maps.abs().sum((1, 2))
     top = weight.argsort(descending=True)[:shown].tolist()
     figure = canvas(2.5 * shown, 8.2)

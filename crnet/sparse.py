@@ -1,19 +1,19 @@
-"""Super-resolution by sparse codes, literally: the image is bicubic plus Σ codes * atoms.
+"""Super-resolution by sparse codes: the image is exactly bicubic plus Σ codes * atoms.
 
     y = ReLU(F1 ⊗ ReLU(F0 ⊗ I))                              features, n0 maps
     z_b = argmin ½‖z‖² + ½‖D_b z‖² − ⟨W_b ⊗ y_b − λ_b, z⟩,  z ≥ 0,      y_{b+1} = y_b + H_b ⊗ z_b
     image = bicubic + Σ_m z_{B,m} * a_m
 
-The codes of the last block are drawn with the atoms a_m and nothing else, so each atom's part of
-the image is exact.  The codes z_b of :class:`csc.RidgeStack` minimise a stated convex problem up to
+Only the atoms a_m turn the codes of the last block into the image, so each atom's part of the image
+is exact.  The codes z_b of :class:`csc.RidgeStack` minimise a stated convex problem up to
 a certified distance, also after training.  :class:`crnet.CRNetA` and :class:`crnet.CRNetB`, the
 paper's networks, have neither property.
 
 :class:`SparseCRNetA` takes the bicubic-enlarged image.  :class:`SparseCRNetB` takes the LR image;
 its atoms live on the enlarged grid, one set for each scale.
 
-F0 has no response to a constant and the image is replicated at its border.  The features of a flat
-image are therefore zero, so are its codes, and it stays exactly flat.
+F0 does not respond to a constant, and the image is replicated at its border.  A flat image
+therefore has zero features and zero codes, and stays exactly flat.
 
 References
 ----------
@@ -35,7 +35,7 @@ from csc.recursion.ridge import RidgeBlock, RidgeStack, StackCertificate
 
 
 class _SparseCodes(nn.Module):
-    """Features, and the stack of ridge blocks that codes them; what both networks share."""
+    """The part of both networks that computes features and, by ridge blocks, their codes."""
 
     def __init__(
         self,
@@ -79,7 +79,7 @@ class _SparseCodes(nn.Module):
                 f"got {x.dtype} of shape {tuple(x.shape)}"
             )
         kind = x.device.type
-        # The differences that F0 takes between pixels are near the rounding of bfloat16.
+        # F0 takes small differences between pixels, which bfloat16 would round away.
         with _without_autocast(x):
             F0 = self.F0 - self.F0.mean((2, 3), keepdim=True)
             extended = F.pad(x.to(F0.dtype), (1, 1, 1, 1), mode="replicate")
@@ -119,7 +119,7 @@ class SparseCRNetA(nn.Module):
     atom : int
         Side of the atoms a_m, odd.
     bound : float
-        L, which ‖D‖² never exceeds.
+        Upper bound L of ‖D‖²; `project` enforces it.
     channels : int
         1 for Y, 3 for RGB.
     generator : torch.Generator
@@ -128,7 +128,7 @@ class SparseCRNetA(nn.Module):
     Raises
     ------
     ValueError
-        If a size is not positive, or `atom` is even.
+        If a size is not positive, K is negative, or `atom` is even.
 
     Examples
     --------
@@ -183,12 +183,12 @@ class SparseCRNetA(nn.Module):
         return self.draw.detach().transpose(0, 1).flip(2, 3)
 
     def certify(self, x: Tensor) -> StackCertificate:
-        """Return what is proven of the codes of images x, see :class:`csc.RidgeStack`."""
+        """Return the certificate of the codes of images x, see :class:`csc.RidgeStack`."""
         with torch.no_grad():
             return self.coder.stack.certify(self.coder.features(x))
 
     def project(self) -> None:
-        """Put the dictionaries back under their bound; training calls it after its steps."""
+        """Put the dictionaries back under their bound; training calls it every few steps."""
         self.coder.stack.project()
 
     @property
@@ -200,8 +200,8 @@ class SparseCRNetA(nn.Module):
 class SparseCRNetB(nn.Module):
     """Bicubic(LR) + Σ sparse codes * RGB atoms on the enlarged grid; one network for all scales.
 
-    A code at LR pixel (i, j) draws its atom of side s·`atom` around HR pixel (s i, s j) to
-    (s i + s − 1, s j + s − 1).  The features and codes do not depend on the scale; the atoms do.
+    A code at LR pixel (i, j) draws its atom, of side s·`atom`, centred on the HR pixels (s i, s j)
+    to (s i + s − 1, s j + s − 1).  Features and codes do not depend on the scale; the atoms do.
 
     Parameters
     ----------
@@ -215,7 +215,7 @@ class SparseCRNetB(nn.Module):
     Raises
     ------
     ValueError
-        If a size is not positive, `atom` is even, or a scale is unknown.
+        If a size is not positive, K is negative, `atom` is even, or a scale is unknown.
 
     Examples
     --------
@@ -282,12 +282,12 @@ class SparseCRNetB(nn.Module):
         return F.pixel_shuffle(spread, scale)
 
     def certify(self, x: Tensor) -> StackCertificate:
-        """Return what is proven of the codes of LR images x, see :class:`csc.RidgeStack`."""
+        """Return the certificate of the codes of LR images x, see :class:`csc.RidgeStack`."""
         with torch.no_grad():
             return self.coder.stack.certify(self.coder.features(x))
 
     def project(self) -> None:
-        """Put the dictionaries back under their bound; training calls it after its steps."""
+        """Put the dictionaries back under their bound; training calls it every few steps."""
         self.coder.stack.project()
 
     @property
@@ -298,7 +298,7 @@ class SparseCRNetB(nn.Module):
 
 
 def _without_autocast(x: Tensor) -> AbstractContextManager[object]:
-    """Compute in the precision of the tensors; the meta device knows no autocast."""
+    """Compute in the precision of the tensors; the meta device has no autocast."""
     kind = x.device.type
     return nullcontext() if kind == "meta" else torch.autocast(kind, enabled=False)
 

@@ -1,7 +1,7 @@
-"""What a name on the command line means: a system x_lr → x_sr.
+"""Systems by their name on the command line.
 
 The name is ``bicubic``, a sparse-coding baseline, a bundled model, a weights file or a checkpoint.
-:func:`find` looks it up and reads what it says about itself; `open` then reads the weights.
+:func:`find` looks up a name and reads its card; `Found.open` then reads the weights.
 """
 
 from collections.abc import Callable, Mapping
@@ -33,13 +33,13 @@ class Found:
     Attributes
     ----------
     title : str
-        How to call its images: its name, or the name of its file.
+        Label of its images: its name, or for the file of a baseline the file's stem.
     scales : tuple of int
         The scales it was made for; empty where it takes any.
     path : Path or None
         Its file; bicubic has none.
     card : Card or mapping or None
-        What the file says: a :class:`crnet.Card` of a network, a mapping of a baseline.
+        What the file says: a :class:`crnet.Card` for a network, a mapping for a baseline.
     make : callable
         Called with (device, precision, memory_mib), it returns the system.
     """
@@ -80,7 +80,7 @@ class Found:
 def find(name: str) -> Found:
     """Look up a name: a baseline, a bundled model, a weights file or a checkpoint.
 
-    Of a weights file, only the header is read.  A checkpoint is read once, as a whole.
+    Only the header of a weights file is read.  A checkpoint is read once, as a whole.
 
     Parameters
     ----------

@@ -1,9 +1,9 @@
 """Upscale an image with a network: whole, or in tiles that give the same result.
 
 An output pixel depends on the input pixels up to `reach` away: its receptive field has a side of
-2·reach + 1.  Each tile is read with a margin of that width, which is cut off again.  At the border
-of the image there is no margin, so the network pads there as it pads the whole image.  The tiles
-give the output of the whole image up to floating-point rounding.
+2·reach + 1.  Each tile is read with a margin of `reach` pixels, which is cut off again.  At the
+border of the image there is no margin, so the network pads there as it pads the whole image.  The
+tiles give the output of the whole image up to floating-point rounding.
 """
 
 from collections.abc import Callable
@@ -43,6 +43,11 @@ class Upscaler:
     precision : str
         Of the convolutions: ``float32`` or ``bfloat16``.  bfloat16 is several times faster on
         recent processors and changes PSNR by some thousandths of a decibel.
+
+    Raises
+    ------
+    ValueError
+        If the precision is unknown.
     """
 
     net: Network
@@ -84,7 +89,7 @@ class Upscaler:
         Raises
         ------
         ValueError
-            If the image is not of its kind, or the network is not of this scale.
+            If the image is not finite or not (B, channels, h, w), or the network lacks the scale.
         """
 
         def run(part: Tensor) -> Tensor:
@@ -99,6 +104,8 @@ class Upscaler:
         ------
         TypeError
             If the network has no codes.
+        ValueError
+            As for a call.
         """
         net = self.net
         if not isinstance(net, Coded):
@@ -113,7 +120,7 @@ class Upscaler:
 
     @torch.no_grad()
     def _tiled(self, run: Callable[[Tensor], Tensor], x: Tensor, scale: int) -> Tensor:
-        """Return `run` of the network's input, in tiles and in the precision chosen."""
+        """Apply `run` to the network's input, in tiles and in the chosen precision."""
         if x.ndim != 4 or x.shape[1] != self.channels or not x.is_floating_point():
             kind = "Y" if self.channels == 1 else "RGB"
             raise ValueError(
@@ -157,7 +164,7 @@ def apply_tiled(
         Maps (B, C, h, w) to (B, C', scale·h, scale·w).  An output pixel depends on the input pixels
         up to `reach` away.
     x : Tensor, shape (B, C, H, W)
-        Its input.
+        Input of `run`.
     tile : int
         Side of a tile with its margins, > 2·reach.
     reach : int
@@ -174,7 +181,7 @@ def apply_tiled(
     Raises
     ------
     ValueError
-        If the tile is all margin, or `run` enlarges by another scale.
+        If tile ≤ 2·reach, or `run` enlarges by another scale.
     """
     if tile <= 2 * reach:
         raise ValueError(f"a tile needs more than twice the reach of {reach} pixels, got {tile}")
@@ -218,8 +225,13 @@ def _spans(n: int, tile: int, margin: int) -> list[tuple[int, int]]:
 def tile_side(net: Network, memory_mib: float, bytes_per_number: int = 4) -> int:
     """Return the side of the largest tile whose maps fit in a memory budget.
 
-    A pixel holds :func:`crnet.networks.tile_maps` maps at once.  The side is at least twice the
-    reach plus 16 pixels, whatever the budget.
+    Each pixel holds :func:`crnet.networks.tile_maps` numbers at once.  The side is at least
+    2·reach + 16 pixels, also above the budget.
+
+    Raises
+    ------
+    ValueError
+        If the budget is not finite and > 0.
     """
     if not 0 < memory_mib < float("inf"):
         raise ValueError(f"the memory budget must be finite and > 0 MiB, got {memory_mib}")
@@ -244,6 +256,11 @@ def upscale_picture(picture: Picture, scale: int, upscale: System | Function) ->
     -------
     Picture
         Image of (scale·h, scale·w) pixels, clipped to [0, 1], with metadata for this size.
+
+    Raises
+    ------
+    ValueError
+        If the picture is not floating point (1, C, H, W), or the system refuses it.
     """
     if picture.color.ndim != 4 or not picture.color.is_floating_point():
         raise ValueError(
@@ -257,7 +274,7 @@ def upscale_picture(picture: Picture, scale: int, upscale: System | Function) ->
             grey = picture.color.shape[1] == 1
             color = rgb.mean(1, keepdim=True) if grey else rgb
         elif picture.color.shape[1] == 1:
-            # Grey becomes Y as MATLAB's rgb2ycbcr of r = g = b, the range the network has seen.
+            # Grey becomes Y as in MATLAB's rgb2ycbcr with r = g = b, which networks are trained on.
             y = (16 + 219 * picture.color) / 255
             color = (255 * upscale(y, scale).to(y.device) - 16) / 219
         else:

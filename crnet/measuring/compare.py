@@ -94,6 +94,11 @@ def compare_on(
 def busiest(weight: Tensor, side: int) -> tuple[int, int, int]:
     """Return (top, left, side) of the square with the largest sum of a map (H, W).
 
+    Raises
+    ------
+    ValueError
+        If the square does not fit in the map.
+
     Examples
     --------
     >>> import torch

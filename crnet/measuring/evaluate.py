@@ -28,9 +28,8 @@ from crnet.upscale import Upscaler
 class Row:
     """One cell of a table: means over a set.
 
-    psnr in dB, ssim in [0, 1], seconds per image for upscaling (median), parameters : number of
-    learned numbers.  ScSR and CSC-SR have one model per scale, which is counted; a network counts
-    as a whole.
+    psnr in dB; ssim ≤ 1; seconds : median time to upscale an image; parameters : number of learned
+    numbers.  A network counts as a whole; ScSR and CSC-SR count their model of this scale.
     """
 
     model: str
@@ -85,7 +84,8 @@ def score_recursions(
 ) -> list[tuple[float, float, float]]:
     """Return (PSNR, SSIM, seconds) of the image of every code z_0, …, z_K, from one pass.
 
-    Parameters and errors are those of :func:`score`.  Each time is that of the whole pass.
+    Parameters and errors are those of :func:`score`, and TypeError for a network without codes.
+    Each time is that of the whole pass.
     """
     protocol = protocol or protocol_of(upscale)
     original, lr = pair(original, scale, protocol)
@@ -173,7 +173,7 @@ def evaluate(
 
 
 def _read(paths: Sequence[Path], scales: Sequence[int], protocol: Protocol) -> list[Tensor]:
-    """Return all images of a set.  A damaged or small one must not end hours of measuring."""
+    """Read all images of a set; refuse damaged and small ones before hours of measuring."""
     images = [read_rgb(path) if protocol.rgb else read_y(path) for path in paths]
     for (path, x), scale in itertools.product(zip(paths, images, strict=True), scales):
         try:

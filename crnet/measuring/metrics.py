@@ -37,6 +37,8 @@ def psnr(a: Tensor, b: Tensor, *, peak: float = 255.0) -> Tensor:
     ------
     ValueError
         If the images are not (B, C, H, W), differ in shape, or peak ≤ 0.
+    TypeError
+        If the images are not tensors.
 
     Examples
     --------
@@ -67,6 +69,8 @@ def ssim(a: Tensor, b: Tensor, *, peak: float = 255.0) -> Tensor:
     ------
     ValueError
         If the images are not (B, C, H, W), differ in shape or are below 11×11, or peak ≤ 0.
+    TypeError
+        If the images are not tensors.
 
     Examples
     --------

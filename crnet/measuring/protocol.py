@@ -29,7 +29,7 @@ class Protocol:
     4. Remove `shave` times the scale from each side; compute PSNR with peak 255 and Wang's SSIM;
        average over the images of a set.
 
-    On RGB, for systems that take RGB (Table 3): LR is 8-bit, as the LR files of the field are.  The
+    On RGB, for systems that take RGB (Table 3): LR is 8-bit, as in the field's LR files.  The
     result is rounded to 8-bit RGB.  Y of result and original are compared in floating point.
 
     Attributes
@@ -118,8 +118,8 @@ def check_size(original: Tensor, scale: int, protocol: Protocol = TABLE_2) -> No
     H, W = (n - n % scale - 2 * protocol.shave * scale for n in original.shape[-2:])
     if min(H, W) < WINDOW:
         raise ValueError(
-            f"SSIM needs images of at least {WINDOW}x{WINDOW} inside the border, and of "
-            f"{original.shape[-2]}x{original.shape[-1]} pixels {max(H, 0)}x{max(W, 0)} are left"
+            f"SSIM needs {WINDOW}x{WINDOW} pixels inside the border; an image of "
+            f"{original.shape[-2]}x{original.shape[-1]} pixels leaves {max(H, 0)}x{max(W, 0)}"
         )
 
 

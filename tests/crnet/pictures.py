@@ -24,7 +24,7 @@ def save(path: Path, array: np.ndarray, **options: object) -> Path:
 
 
 def opened(path: Path | str) -> Image.Image:
-    """The decoded image of a file, the file closed."""
+    """Return the decoded image of a file, and close the file."""
     with Image.open(path) as image:
         image.load()
     return image

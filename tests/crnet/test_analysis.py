@@ -97,7 +97,7 @@ def test_atoms_may_be_chosen(kind: type) -> None:
 
 
 def test_the_remainder_is_what_no_code_adds() -> None:
-    """Of CRNet-A the bicubic image, of CRNet-B the features past the codes; so without H."""
+    """It equals the output with H = 0; for CRNet-A this is the bicubic image."""
     for kind in (CRNetA, CRNetB):
         net = network(kind, 7)
         x = image(net)

@@ -145,7 +145,7 @@ def test_save_says_what_it_could_not_write(tmp_path: Path) -> None:
 def test_a_card_of_an_absurd_network_is_refused_at_once(
     architecture: str, arguments: dict, tmp_path: Path
 ) -> None:
-    """The file is whole: its digest is right, and its card builds no network of its tensors."""
+    """The digest is right, but the card is not that of the tensors."""
     path = tmp_path / "a.safetensors"
     path.write_bytes(
         serialize(

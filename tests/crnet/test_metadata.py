@@ -1,4 +1,4 @@
-"""What a file says beside its pixels survives from format to format, scaled where it must be."""
+"""Metadata survive from format to format, scaled where necessary."""
 
 import io
 from pathlib import Path
@@ -31,7 +31,7 @@ def camera(orientation: int = 1) -> Image.Exif:
 
 
 def enlarged(source: Path, target: Path, scale: int = 3) -> tuple[Image.Image, list[str]]:
-    """The file that a picture becomes, and what it does not keep."""
+    """Enlarge a file; return the new image and the names of what is lost."""
     picture = read_picture(source)
     format_name = output_format(target, picture, scale)
     result = upscale_picture(picture, scale, bicubic)
@@ -192,7 +192,7 @@ def test_a_plain_picture_says_nothing(tmp_path: Path) -> None:
 
 
 def test_metadata_is_written_by_every_format() -> None:
-    """Also of a picture that no file made."""
+    """Also for a picture that does not come from a file."""
     picture = Picture(torch.zeros(1, 1, 2, 2), metadata=Metadata(dpi=(10.0, 10.0)))
     for name in ("PNG", "TIFF", "WEBP", "JPEG", "BMP", "PPM"):
         write_picture(picture, io.BytesIO(), name)

@@ -280,7 +280,7 @@ def test_codes_of_crnet_b() -> None:
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
 def test_a_border_replicates_the_image_and_crops_the_result(scale: int) -> None:
-    """So does a network without border, on an image extended by hand."""
+    """It equals a network without border on an image extended by hand."""
     plain, net, x = small_b(), small_b(border=3), image(C=3, H=7, W=6)
     assert plain.border == 0
     assert plain.state_dict().keys() == net.state_dict().keys()
@@ -346,7 +346,7 @@ def test_recomputing_changes_no_number(K: int, B: int, threshold: bool) -> None:
 
 @pytest.mark.parametrize("kind", [CRNetA, CRNetB])
 def test_weights_start_with_the_spread_that_keeps_their_size(kind: type) -> None:
-    """√(2/fan-in) where a ReLU follows, √(1/fan-in) where none does; S and what adds less."""
+    """√(2/fan-in) before a ReLU, otherwise √(1/fan-in); less for S and residual branches."""
     net = kind(48, 56, 1, generator=torch.Generator().manual_seed(0))
     spread = {name: float(w.detach().std()) for name, w in net.named_parameters()}
     body = "body." * (kind is CRNetB)

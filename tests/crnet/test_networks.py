@@ -1,4 +1,4 @@
-"""Laws of what the code around the networks knows of them: size, reach, memory, seed."""
+"""Laws of the functions on networks: size, reach, memory, seed."""
 
 import time
 
@@ -99,11 +99,11 @@ def test_the_seed_decides_the_weights_and_the_global_one_is_left_alone(name: str
 @pytest.mark.parametrize(("stages", "less"), [(1, 4), (2, 6)])
 @torch.no_grad()
 def test_a_cascade_is_tiled_at_every_scale(stages: int, less: int) -> None:
-    """And tiles that overlap a little less differ."""
+    """Tiles give the whole image; with a little less overlap they differ."""
     g = torch.Generator().manual_seed(1)
     net = build("CSCN", {"stages": stages, "M": 4}, g).double()
     x = torch.rand(1, 1, 2, 2 * reach(net) + 9, generator=g, dtype=torch.float64)
-    for stage in net.stages:  # codes that are on, of filters all of whose taps see something
+    for stage in net.stages:  # make codes non-zero, and every tap of the filters
         stage.W.weight *= 10
         stage.H.weight += 0.1 * torch.randn(stage.H.weight.shape, generator=g, dtype=x.dtype)
     for scale in net.scales:

@@ -97,7 +97,7 @@ def test_the_codes_are_certified_near_their_minimiser(seed: int) -> None:
 
 @torch.no_grad()
 def test_bfloat16_codes_agree_within_the_certificate() -> None:
-    """The certificate is of the codes that are given, so it also bounds what bfloat16 changed."""
+    """The certificate holds for any given codes, so it also bounds the error of bfloat16."""
     net, x = net_a(), photo(1, 1, 24, 24)
     block = next(iter(net.coder.stack.blocks))
     y = net.coder.features(x)

@@ -1,4 +1,4 @@
-"""Laws of names and systems: a name is looked up once, and what it opens says what it is."""
+"""Laws of names and of the systems that they open."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -93,7 +93,7 @@ def test_a_file_that_is_neither_is_refused(tmp_path: Path) -> None:
 
 
 class OnRgb:
-    """The least that a system on RGB has."""
+    """A minimal system on RGB."""
 
     channels = 3
 

@@ -39,8 +39,6 @@ def test_a_small_image_is_named_before_any_is_measured(tmp_path: Path) -> None:
     def never(*_: object) -> torch.Tensor:
         pytest.fail("measured")
 
-    with pytest.raises(
-        DataError, match=r"c\.png, x4: SSIM needs .* 18x18 pixels 8x8 are left; rem"
-    ):
+    with pytest.raises(DataError, match=r"c\.png, x4: SSIM needs .* 18x18 pixels leaves 8x8; rem"):
         evaluate({"spy": never}, tmp_path, ["mine"], [2, 4])
     assert len(evaluate({"bicubic": bicubic}, tmp_path, ["mine"], [2])) == 1
