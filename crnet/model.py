@@ -117,14 +117,20 @@ class CRNetA(nn.Module):
         return self.reconstruct(x, self.cista(self.features(x)))
 
     def features(self, x: Tensor) -> Tensor:
-        """Return y = ReLU(F1 ⊗ ReLU(F0 ⊗ x)), shape (B, n0, H, W)."""
+        """Return y = ReLU(F1 ⊗ ReLU(F0 ⊗ x)), shape (B, n0, H, W).
+
+        Raises
+        ------
+        ValueError
+            If x is not floating point (B, channels, H, W).
+        """
         channels = self.F0.weight.shape[1]
         if x.ndim != 4 or x.shape[1] != channels or not x.is_floating_point():
             raise ValueError(
                 f"CRNet-A takes floating-point images (B, {channels}, H, W) in [0, 1], "
                 f"got {x.dtype} of shape {tuple(x.shape)}"
             )
-        # F0 takes small differences between pixels, which bfloat16 would round away.
+        # F0 takes differences between pixels, about as small as the rounding of bfloat16.
         y = _exactly(self.F0, x) if channels <= _IMAGE else self.F0(x)
         out: Tensor = self.F1(y.relu_()).relu_()
         return out
@@ -298,7 +304,13 @@ class CRNetB(nn.Module):
         return self.reconstruct(x, self.body.cista(self.body.features(x)), scale)
 
     def prepare(self, x: Tensor, scale: int) -> Tensor:
-        """Return the feature maps that the CRNet-A takes, (B, n0, h + 2·border, w + 2·border)."""
+        """Return the feature maps that the CRNet-A takes, (B, n0, h + 2·border, w + 2·border).
+
+        Raises
+        ------
+        ValueError
+            If x is not floating point (B, 3, h, w), or the network lacks the scale.
+        """
         if x.ndim != 4 or x.shape[1] != 3 or not x.is_floating_point():
             raise ValueError(
                 "CRNet-B takes floating-point RGB (B, 3, h, w) in [0, 1], "

@@ -79,7 +79,7 @@ class _SparseCodes(nn.Module):
                 f"got {x.dtype} of shape {tuple(x.shape)}"
             )
         kind = x.device.type
-        # F0 takes small differences between pixels, which bfloat16 would round away.
+        # F0 takes differences between pixels, about as small as the rounding of bfloat16.
         with _without_autocast(x):
             F0 = self.F0 - self.F0.mean((2, 3), keepdim=True)
             extended = F.pad(x.to(F0.dtype), (1, 1, 1, 1), mode="replicate")
@@ -175,7 +175,7 @@ class SparseCRNetA(nn.Module):
         return z
 
     def reconstruct(self, x: Tensor, z: Tensor) -> Tensor:
-        """Return x + Σ_m z_m * a_m."""
+        """Return x + Σ_m z_m * a_m, (B, C, H, W)."""
         return x + F.conv2d(z, self.draw, padding=self.draw.shape[-1] // 2)
 
     def atoms(self) -> Tensor:
@@ -263,7 +263,13 @@ class SparseCRNetB(nn.Module):
         return z
 
     def reconstruct(self, x: Tensor, z: Tensor, scale: int) -> Tensor:
-        """Return bicubic(x) + Σ_m z_m * a_m for the atoms of a scale."""
+        """Return bicubic(x) + Σ_m z_m * a_m for the atoms of a scale, (B, 3, scale·h, scale·w).
+
+        Raises
+        ------
+        ValueError
+            If the network lacks the scale.
+        """
         if str(scale) not in self.draw:
             known = ", ".join(self.draw)
             raise ValueError(f"this network upscales by {known}, not by {scale}")

@@ -61,7 +61,8 @@ def score(
     Raises
     ------
     ValueError
-        If the image is too small for the scale, or the system returns another shape.
+        If the original is not as above or too small, or the result is not finite or has another
+        shape.
 
     Examples
     --------

@@ -85,7 +85,7 @@ def degrade(original: Tensor, scale: int, protocol: Protocol = TABLE_2) -> Tenso
 def psnr_and_ssim(
     sr: Tensor, original: Tensor, scale: int, protocol: Protocol = TABLE_2
 ) -> tuple[float, float]:
-    """Return (PSNR in dB, SSIM) of a result in [0, 1] and its original in uint8, of one shape.
+    """Return (PSNR in dB, SSIM) of a result in [0, 1] and its uint8 original, both (1, C, H, W).
 
     Raises
     ------
