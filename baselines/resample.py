@@ -91,7 +91,7 @@ def imresize(
 def resample(
     x: Tensor, size: tuple[int, int], scales: tuple[float, float], edges: Edges = "symmetric"
 ) -> Tensor:
-    """Resize as `imresize` does, without its checks: a network need not wait for its GPU."""
+    """Resize as `imresize` does, without its checks, which would wait for the GPU."""
     # MATLAB resizes the axis with the smaller factor first, and rows first if they are equal.
     for axis in (0, 1) if scales[0] <= scales[1] else (1, 0):
         x = _resize_axis(x, axis - 2, scales[axis], size[axis], edges)

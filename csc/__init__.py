@@ -1,8 +1,8 @@
 """Convolutional sparse coding in PyTorch: operators, certified solvers, and their unfolding.
 
 Images are (B, C, H, W), dictionaries (M, C, k, k), codes (B, M, H-k+1, W-k+1).  The modules
-analysis, attribution, spectrum, contraction, settling and distance look at codes and recursions;
-csc.plot, to be imported by itself, draws them.
+analysis, attribution, spectrum, contraction, settling and distance analyse codes and recursions.
+csc.plot draws them; import it separately.
 """
 
 from csc import analysis, attribution

@@ -37,7 +37,7 @@ class Usage(NamedTuple):
     """How much codes use each of the M atoms.
 
     on : (M,), fraction of the positions at which the code of the atom is not zero; weight : (M,),
-    its part of ‖z‖₁; energy : (M,), its part of ‖z‖₂².  All are zero if z is.
+    the atom's part of ‖z‖₁; energy : (M,), its part of ‖z‖₂².  All are zero if z is zero.
     """
 
     on: Tensor
@@ -71,7 +71,7 @@ class Convergence(NamedTuple):
 
     From k = 1: change, ‖z_k − z_{k−1}‖; relative, ‖z_k − z_{k−1}‖/‖z_k‖; switched, the number of
     codes that turned on or off.  From k = 0: nonzero, the fraction of non-zero codes; objective and
-    gap, P(z_k) and its duality gap, summed over the batch, empty without a problem.
+    gap, P(z_k) and its duality gap, summed over the batch; empty if no problem is given.
     """
 
     change: list[float]
@@ -195,7 +195,7 @@ def cross_coherence(D: Tensor) -> Tensor:
 def coherence(D: Tensor) -> float:
     """Return μ(D) = max |⟨d_i, d_j⟩|/(‖d_i‖‖d_j‖) over distinct pairs of shifted atoms.
 
-    If ‖z‖₀ < (1 + 1/μ)/2, no other code of D z is as sparse as z, and ℓ1 minimisation finds z.
+    If ‖z‖₀ < (1 + 1/μ)/2, z is the unique sparsest code of D z, and ℓ1 minimisation finds it.
 
     Parameters
     ----------

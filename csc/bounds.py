@@ -104,8 +104,8 @@ def lipschitz(D: Tensor, size: tuple[int, int]) -> float:
 
     D̂(ω) is the C×M matrix of the atoms' Fourier coefficients on the grid of the image.  L is
     exact for periodic convolution on that grid.  Ours is a compression of it, so L is an upper
-    bound, and ‖DᵀD‖₂ ≥ L · Π_axes max(0, n−k+1)/n with n the side of the codes (put the top
-    eigenvector of the best frequency on the whole code grid), so it is tight for large images.
+    bound.  It is tight for large images: with n the side of the codes, ‖DᵀD‖₂ ≥
+    L · Π_axes max(0, n−k+1)/n.  (Put the top eigenvector of the best frequency on all codes.)
     Power iteration would give a *lower* bound, with which ISTA may diverge.
 
     Parameters
@@ -123,7 +123,7 @@ def lipschitz(D: Tensor, size: tuple[int, int]) -> float:
     Raises
     ------
     ValueError, TypeError
-        If D is no finite dictionary or an atom does not fit in `size`.
+        If D is not a finite dictionary, or an atom does not fit in `size`.
 
     Examples
     --------
@@ -236,7 +236,7 @@ def duality_gap(
     """Return P(z) − Δ(ν) ≥ P(z) − P* of each image: a certified bound on the objective's error.
 
     It is computed in float64 whatever the dtype of the images.  It does not bound ‖z − z*‖;
-    :mod:`csc.problem` says when one follows from it.
+    :mod:`csc.problem` says when such a bound follows.
 
     Parameters
     ----------
@@ -246,8 +246,8 @@ def duality_gap(
     Returns
     -------
     Tensor, shape (B,), float64
-        Zero at the optimum, but for an allowance for the rounding of float64: about 1e-13 of the
-        objective, never negative.
+        Never negative.  At the optimum only an allowance for the rounding of float64 remains,
+        about 1e-13 of the objective.
 
     Raises
     ------

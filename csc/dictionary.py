@@ -1,7 +1,7 @@
 """Dictionaries: random atoms, cosines, and the unit norm that keeps codes from shrinking to zero.
 
-Without a bound on ‖d_m‖ the problem has a scale ambiguity (larger atoms, smaller codes), which the
-paper's eq. 2 leaves open; the field's convention is ‖d_m‖ = 1.
+Without a bound on ‖d_m‖ the scale is ambiguous: larger atoms, smaller codes.  The paper's eq. 2
+leaves it open; the field's convention is ‖d_m‖ = 1.
 """
 
 import torch
@@ -25,7 +25,7 @@ def unit_norm(D: Tensor) -> Tensor:
     Raises
     ------
     ValueError, TypeError
-        If D is no finite dictionary or an atom is zero.
+        If D is not a finite dictionary, or an atom is zero.
 
     Examples
     --------

@@ -1,15 +1,15 @@
-"""The smooth part of an image and the rest: CSC codes the rest.
+"""Split an image into a smooth part and the rest, which CSC codes.
 
 The low-pass part minimises
 
     ½‖l − x‖² + (μ/2)(‖∇_h l‖² + ‖∇_v l‖²),
 
-∇ the difference of neighbouring pixels, which is a division in the Fourier domain,
+with ∇ the difference of neighbouring pixels.  In the Fourier domain this is a division,
 
     l̂(ω) = x̂(ω)/(1 + μ(4 − 2 cos ω_h − 2 cos ω_v)).
 
 Slow changes of brightness are not sparse in small atoms: they need a code at nearly every position,
-and the ℓ1 norm would charge each of them.  So CSC is applied to the high-pass part x − l, whose
+and the ℓ1 norm would penalise each code.  So CSC is applied to the high-pass part x − l, whose
 mean is close to zero, and l is added back after the synthesis.
 
 References
@@ -50,8 +50,8 @@ def tikhonov_filter(x: Tensor, mu: float = 5.0, pad: int = 16) -> tuple[Tensor, 
     Raises
     ------
     ValueError, TypeError
-        If x is no (B, C, H, W) in float32 or float64 or holds NaN, μ is negative or not finite, or
-        `pad` is no integer from 0 to min(H, W).
+        If x is not (B, C, H, W) in float32 or float64 or holds NaN, μ is negative or not finite,
+        or `pad` is not an integer from 0 to min(H, W).
 
     Notes
     -----

@@ -11,11 +11,11 @@ gradient g of a loss ℓ in z into gradients in x, D and λ, by one linear syste
     (D_Sᵀ m D_S) v_S = g_S,   v = 0 off S,        u = m ⊙ D v,
     ∂ℓ/∂x = u,        ∂ℓ/∂λ = −s v,        ∂ℓ/∂D = ∂/∂D (⟨D v, r⟩ − ⟨D z, u⟩),
 
-with z, v, r and u held fixed in the last.  The solver's steps are not stored, so memory is that of
-the codes.
+with z, v, r and u held fixed in the last derivative.  The solver's steps are not stored, so the
+memory is that of the codes.
 
-Conjugate residuals solve the system by convolutions.  It is scaled to a unit diagonal, and each
-image has a step size of its own.
+Conjugate residuals solve the system by convolutions.  The system is scaled to a unit diagonal, and
+each image has a step size of its own.
 
 References
 ----------
@@ -164,8 +164,8 @@ def attach_gradients(
     RuntimeWarning
         In the backward pass, if the atoms at the non-zero codes are linearly dependent and the
         loss depends on how they split the image.  Then z is not unique and has no gradient; the
-        result uses the v of minimum norm, with codes measured in unit-norm atoms.  Also if
-        `MOST_STEPS` steps do not solve the linear system to `tol`.
+        result uses the v of minimum norm, with codes measured in unit-norm atoms.  It also warns
+        if `MOST_STEPS` steps do not solve the linear system to `tol`.
 
     Examples
     --------
@@ -314,7 +314,7 @@ def gradient_in_dictionary(
 def _solve_on_support(
     g: Tensor, support: Tensor, D: Tensor, x: Tensor, mask: Tensor | None, tol: float
 ) -> Tensor:
-    """Return the v of (D_Sᵀ m D_S) v_S = g_S, zero off the support."""
+    """Solve (D_Sᵀ m D_S) v_S = g_S, and return v, zero off the support."""
     known = _known(torch.ones_like(x), mask)
     diagonal = F.conv2d(known, D.square())  # ‖d_m‖² over the known pixels, (B, M, h, w)
     scale = torch.where(support & (diagonal > 0), diagonal.rsqrt(), 0.0)

@@ -376,7 +376,7 @@ def images(images: Mapping[str, Tensor], *, crops: Sequence[Crop] = (), title: s
     Raises
     ------
     ValueError, TypeError
-        If there is no image, an image has other than 1 or 3 channels, or a crop leaves the first.
+        If there is no image, an image has other than 1 or 3 channels, or a crop leaves it.
     """
     if not images:
         raise ValueError("no images to draw")
@@ -474,7 +474,7 @@ def _opacity(values: Array, limit: float) -> Array:
 
 
 def _thick(z: Array) -> Array:
-    """Return (h, w): of each 3×3 block the entry with the largest absolute value."""
+    """Return the entry of largest absolute value in the 3×3 neighbourhood of each entry, (h, w)."""
     near = np.lib.stride_tricks.sliding_window_view(np.pad(z, 1), (3, 3)).reshape(*z.shape, 9)
     thick: Array = np.take_along_axis(near, np.abs(near).argmax(2)[..., None], 2)[..., 0]
     return thick

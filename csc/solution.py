@@ -15,9 +15,9 @@ class Status(Enum):
     ITERATIONS = "iterations spent"
     """`max_iter` steps were taken."""
     FLOOR = "floor of the dtype"
-    """Rounding in the dtype of the images lets no step improve the codes; use float64."""
+    """Rounding in the dtype of the images hides any further improvement; use float64."""
     UNCERTIFIED = "settled, uncertified"
-    """λ = 0 for some codes, so no gap certifies; the codes are nearly a fixed point of ISTA."""
+    """λ = 0 for some codes, so the gap proves nothing; the codes are almost fixed by ISTA."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -56,7 +56,7 @@ class Solution:
     def relative_gap(self) -> Tensor:
         """Return gap / (P − gap) ≥ (P(z) − P*)/P*, shape (B,).
 
-        Zero where the gap is zero; infinite where P − gap ≤ 0, which bounds nothing.
+        Zero where the gap is zero; infinite where P − gap ≤ 0, because the gap is too wide.
         """
         dual = self.objective - self.gap
         relative = torch.where(dual > 0, self.gap / dual, torch.inf)

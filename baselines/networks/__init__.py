@@ -13,7 +13,7 @@ Every network has four attributes that say how to call it:
 
 SCN and CSCN also have ``reach``: an output pixel depends on this many input pixels to each side.
 
-The ``state_dict`` of a network lists the kernels in the order of its layers, that is, the order in
+The ``state_dict`` of a network lists the kernels in the order of its layers, which is the order in
 which they last run.  A layer that is shared between recursions appears once, or under several names
 for one tensor.  The weights of a sum of predictions come first.
 """

@@ -83,9 +83,9 @@ class CSCN(nn.Module):
     def reach(self) -> int:
         """Bound the number of LR pixels to each side that an output pixel depends on.
 
-        Stage i reads 6 pixels of its size, 2ⁱ of which make one LR pixel.  Its bicubic reads less
-        than 2 pixels of the size before.  The reduction reads less than 2 pixels of the output,
-        which are largest at the smallest scale of the last stage.
+        Stage i reads 6 pixels at ×2ⁱ, which are 6/2ⁱ LR pixels.  Its bicubic reads less than 2
+        pixels at ×2ⁱ⁻¹.  The reduction reads less than 2 pixels of the output.  These are widest
+        at the smallest scale of the last stage.
         """
         n = len(self.stages)
         reduction = 2 / (2 ** (n - 1) + 1) if n > 1 else 0.0

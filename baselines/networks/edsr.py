@@ -5,8 +5,8 @@
 References
 ----------
 Lim, Son, Kim, Nah, Lee, "Enhanced deep residual networks for single image super-resolution", CVPRW
-2017.  EDSR has 40,729,603, 43,680,003 and 43,089,923 parameters for ×2, ×3 and ×4, the baseline of
-16 blocks of 64 maps 1,369,859, 1,554,499 and 1,517,571.
+2017.  EDSR has 40,729,603, 43,680,003 and 43,089,923 parameters for ×2, ×3 and ×4.  The baseline of
+16 blocks of 64 maps has 1,369,859, 1,554,499 and 1,517,571.
 """
 
 import math

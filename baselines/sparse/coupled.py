@@ -30,7 +30,7 @@ from baselines.sparse.lasso import lasso
 from csc.checks import check_images
 
 PATCHES = 1024  # in a step of learning
-CODING_TOL = 1e-2  # of their codes, which change by more from step to step
+CODING_TOL = 1e-2  # of codes; from step to step they change by more than this
 FORGETTING = 10.0  # ρ of the discount of old codes, as in csc.learn_dictionary
 
 

@@ -24,9 +24,9 @@ The code of the paper is not public.  We differ from the paper in this:
 - The bundled LR atoms were tuned for the HR image (:mod:`baselines.sparse.csc_sr_refine`; 0.09 to
   0.14 dB, under a looser bound on ‖f_j‖).
 
-A sixth to a quarter of the bundled HR codes are mixtures.  They are worth 0.01 to 0.08 dB over the
-largest LR code of each.  All HR atoms are at the bound on ‖f_j‖; a code that needs more energy has
-two equal atoms.
+A sixth to a quarter of the bundled HR codes are mixtures.  They gain 0.01 to 0.08 dB over the
+largest LR code of each alone.  All HR atoms are at the bound on ‖f_j‖; a code that needs more
+energy has two equal atoms.
 
 References
 ----------
@@ -262,7 +262,7 @@ def effective_atoms(W: Tensor, f: Tensor) -> Tensor:
 
 
 def margin(D: Tensor) -> int:
-    """Return how many pixels of mirror image surround an image: an atom and one more."""
+    """Return the width of the mirrored border in pixels: one more than the side of an atom."""
     return D.shape[-1] + 1
 
 

@@ -1,6 +1,6 @@
 """Learn CSC-SR: LR atoms from LR residuals, then the mapping and the HR atoms from their codes.
 
-Once the images are coded, two sums hold all that the HR side needs of them,
+After the images are coded, two sums hold all that the HR side needs,
 
     min_{W, f} Σ ½‖x − l↑ − Σ_j f_j * Z_j‖²     with ‖f_j‖² ≤ e, w_j ≥ 0, Σ_i w_ji = 1
              = const + ½⟨E, A * E⟩ − ⟨B, E⟩,     E_i = Σ_j w_ji f_j,

@@ -35,7 +35,7 @@ class Averages(WeightAveraging):
     def __init__(self, decay: float) -> None:
         super().__init__(use_buffers=False)
         self.decay = decay
-        self._updates = 0  # counted here, since reading the counter of a GPU would wait for it
+        self._updates = 0  # counted here, because reading a counter on a GPU waits for the GPU
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take the number of updates from the averages, which a checkpoint may have filled."""
@@ -60,7 +60,7 @@ class Averages(WeightAveraging):
         self._latest_update_step = trainer.global_step
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Leave the weights as they are, so that the last checkpoint has both."""
+        """Keep the weights, so that the last checkpoint holds weights and averages."""
 
 
 class Stopped(Exception):
@@ -72,7 +72,7 @@ class Stopped(Exception):
 
 
 class Checkpoints(Callback):
-    """Save every so many seconds, at the best PSNR, at the end, and on SIGTERM and Ctrl-C.
+    """Save every `seconds` seconds, at the best PSNR, at the end, and on SIGTERM and Ctrl-C.
 
     A broken state is never saved.  After a signal the run finishes its step and the validation that
     follows, saves, and raises `Stopped`.  A second Ctrl-C interrupts at once.
@@ -83,7 +83,7 @@ class Checkpoints(Callback):
         self._saved = time.monotonic()
         self._best = -math.inf
         self._asked = 0
-        # The handlers of now, before Lightning sets its own.
+        # The current handlers, before Lightning sets its own.
         asking = (signal.SIGINT, signal.SIGTERM)
         self._handlers: dict[int, Handler] = {s: signal.getsignal(s) for s in asking}
 
@@ -104,7 +104,7 @@ class Checkpoints(Callback):
                 signal.signal(signum, ask)
 
     def restore_signals(self) -> None:
-        """Give the signals back."""
+        """Restore the earlier handlers of the signals."""
         with contextlib.suppress(ValueError):
             for signum, handler in self._handlers.items():
                 signal.signal(signum, handler)
@@ -112,12 +112,12 @@ class Checkpoints(Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
     ) -> None:
-        """Save when it is time; where a validation follows, wait for its value."""
+        """Save when it is time; if a validation follows, wait for its PSNR."""
         if not self.validate_every or trainer.global_step % self.validate_every:
             self._check(trainer, pl_module)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save the best, and when it is time."""
+        """Save a new best state, and save when it is time."""
         value = float(trainer.callback_metrics["psnr"])
         if trainer.strategy.broadcast(value > self._best):
             self._best = value
@@ -125,7 +125,7 @@ class Checkpoints(Callback):
         self._check(trainer, pl_module)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save the end."""
+        """Save the last state."""
         self._write(trainer, pl_module, "last.ckpt")
 
     def _check(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -180,7 +180,7 @@ class AtomicFiles(TorchCheckpointIO):
 class Watch(Callback):
     """Report, and stop a run whose loss is not finite or whose codes are all zero.
 
-    It reads loss and codes every so many steps only, since reading waits for the device.
+    It reads loss and codes only every `every` steps, because reading waits for the device.
     """
 
     def __init__(self, every: int, bar: bool) -> None:
@@ -207,7 +207,7 @@ class Watch(Callback):
         outputs: Any,
         *_: Any,
     ) -> None:
-        """Check and report every so many steps."""
+        """Check and report every `every` steps."""
         run = cast(Training, pl_module)
         self._losses.append(outputs["loss"].detach())
         step = trainer.global_step

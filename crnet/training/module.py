@@ -1,4 +1,4 @@
-"""What one step of training is: batch, network, loss, optimizer; and what is validated.
+"""One step of training: batch, network, loss and optimizer; and the validation.
 
 :class:`Training` is the module that PyTorch Lightning runs, see :mod:`crnet.training.train`.
 """
@@ -29,7 +29,7 @@ from crnet.training.recipe import Recipe
 
 VALIDATION_IMAGES = 8
 VALIDATION_SIDE = 192  # HR pixels, a multiple of every scale
-PROJECT_EVERY = 8  # steps; to bound a dictionary takes tens of milliseconds
+PROJECT_EVERY = 8  # steps; bounding a dictionary takes tens of milliseconds
 
 _ADVICE = "use a lower rate, a larger batch or another seed"
 
@@ -60,7 +60,7 @@ class Clock:
 
 
 class Training(pl.LightningModule):
-    """One run: network, loss, optimizer and what is validated.
+    """One run: network, loss, optimizer and validation.
 
     Attributes
     ----------
@@ -85,7 +85,7 @@ class Training(pl.LightningModule):
         super().__init__()
         self.recipe, self.workers = recipe, workers
         self.net = net
-        # Lightning copies the module for its averages; what is read-only need not be copied.
+        # Lightning copies the module for its averages; read-only data need no copy.
         self._shared = _Shared(Sampler(photos, cuts(recipe), recipe.batch, recipe.seed), validation)
         self.data = fingerprint(photos)
         self.history: list[list[float]] = []
@@ -136,11 +136,11 @@ class Training(pl.LightningModule):
         self.log("psnr", psnr_and_ssim(out, target.cpu(), scale, protocol)[0], batch_size=1)
 
     def on_validation_epoch_end(self) -> None:
-        """Keep the curve."""
+        """Add the PSNR of this step to the history."""
         self.history.append([self.global_step, float(self.trainer.callback_metrics["psnr"])])
 
     def failure(self, what: str) -> TrainingFailed:
-        """Return an error that says what failed, when, and where to go on."""
+        """Return an error that says what failed, when, and how to go on."""
         rate = self.trainer.optimizers[0].param_groups[0]["lr"]
         kept = (
             f"the last good checkpoint is {self.saved}; start from it (--start) in another folder, "
@@ -178,11 +178,11 @@ class Training(pl.LightningModule):
         return min(1.0, self.clock.seconds / (60 * self.recipe.minutes))
 
     def on_train_start(self) -> None:
-        """Train no more if the recipe's `minutes` were over before."""
+        """Stop at once if the recipe's `minutes` are already over."""
         self._stop_in_time()
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Put the weights back where they must stay; stop when the recipe's `minutes` are over."""
+        """Project the network's weights; stop when the recipe's `minutes` are over."""
         if isinstance(self.net, networks.Projected) and self.global_step % PROJECT_EVERY == 0:
             self.net.project()
         self._stop_in_time()
@@ -192,7 +192,7 @@ class Training(pl.LightningModule):
             self.trainer.should_stop = True
 
     def train_dataloader(self) -> "DataLoader[Batch]":
-        """Return the batches from the step that the run is at.
+        """Return the batches from the run's current step on.
 
         Workers cut the patches of a CPU; a GPU cuts its own, see :mod:`crnet.training.on_device`.
         """
@@ -216,7 +216,7 @@ class Training(pl.LightningModule):
         return DataLoader(self._shared.validation, batch_size=None)  # type: ignore[arg-type]
 
     def on_save_checkpoint(self, state: dict[str, Any]) -> None:
-        """Add the recipe, the data, the curve and the clock."""
+        """Add the recipe, the hash of the data, the history and the clock."""
         state["recipe"] = {
             k: list(v) if isinstance(v, tuple) else v
             for k, v in dataclasses.asdict(self.recipe).items()
@@ -226,7 +226,7 @@ class Training(pl.LightningModule):
         state["seconds"] = self.clock.seconds
 
     def on_load_checkpoint(self, state: dict[str, Any]) -> None:
-        """Take the curve and the clock back."""
+        """Restore the history and the clock."""
         self.history, self.clock = state["history"], Clock(state["seconds"])
 
 
@@ -241,7 +241,7 @@ class _Shared:
 
 
 def validation_batches(recipe: Recipe, root: Path) -> list[Batch]:
-    """Return the middles of the first images of each validation set, at every scale.
+    """Return central crops of the first images of each validation set, at every scale.
 
     The target is in uint8, unlike in training.
 
@@ -256,7 +256,7 @@ def validation_batches(recipe: Recipe, root: Path) -> list[Batch]:
         for path in find_images(root / name)[:VALIDATION_IMAGES]:
             hr = read_rgb(path) if rgb else read_y(path)
             if min(hr.shape[-2:]) < side:
-                raise DataError(f"{path}: validation images need {side} pixels a side")
+                raise DataError(f"{path}: validation images need {side} pixels on each side")
             top, left = ((n - side) // 2 for n in hr.shape[-2:])
             hr = hr[..., top : top + side, left : left + side]
             for s in recipe.scales:

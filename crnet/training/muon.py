@@ -12,7 +12,7 @@ orthogonalised together.
 References
 ----------
 Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024.  The scale
-0.2·√max(n, m k²), which gives steps of Adam's size, is of Liu et al., "Muon is scalable for LLM
+0.2·√max(n, m k²), which gives steps of Adam's size, is from Liu et al., "Muon is scalable for LLM
 training", arXiv 2502.16982, 2025.  ``torch.optim.Muon`` takes matrices only, not kernels.
 """
 
@@ -29,7 +29,7 @@ _ADAM_RATE = 1 / 3  # Adam's rate over Muon's
 
 
 def orthogonalise(G: Tensor, iterations: int = 5) -> Tensor:
-    """Return about U Vᵀ of each matrix G = U Σ Vᵀ.
+    """Return approximately U Vᵀ of each matrix G = U Σ Vᵀ.
 
     A singular value σ ≥ ‖G‖_F / 500 ends between 0.6 and 1.3.  A smaller one ends near 480 σ/‖G‖_F.
 
@@ -78,7 +78,7 @@ class Muon(torch.optim.Optimizer):
     lr : float
         Rate of the orthogonalised steps; Adam's is a third of it.
     momentum : float
-        Of the orthogonalised steps, Nesterov's; Adam's betas are 0.9 and 0.999.
+        Nesterov momentum of the orthogonalised steps; Adam's betas are 0.9 and 0.999.
     weight_decay : float
         Decoupled decay.
 
@@ -137,7 +137,7 @@ class Muon(torch.optim.Optimizer):
         state["step"] += 1
 
     def _muon(self, kernels: Sequence[Tensor], lr: float, momentum: float) -> None:
-        """Take the orthogonalised step of kernels, those of one shape together."""
+        """Take the orthogonalised step of kernels; kernels of one shape go together."""
         gradients = [_gradient(w) for w in kernels]
         first = [self.state[w]["first"] for w in kernels]
         torch._foreach_mul_(first, momentum)

@@ -1,15 +1,15 @@
 """Training patches cut on a GPU: the same patches as :mod:`crnet.training.patches`, by indexing.
 
-All photos lie in one row on the device, HR as uint8.  A batch is an index into that row, so that no
-worker and no copy of an image stands between two steps.  The places of the patches are drawn on the
-CPU; these few numbers are sent without waiting.
+All photos lie in one row on the device, HR as uint8.  A batch is cut by indexing that row, without
+workers and without copies of images from the CPU.  The places of the patches are drawn on the CPU;
+these few numbers are sent without waiting.
 
-An input is to the last bit that of the CPU; only an enlarged one (CRNet-A) is equal to rounding.
-There the rows and columns of an LR patch c are interpolated by two small matrices,
+Inputs equal those of the CPU bit for bit; enlarged inputs (CRNet-A) equal them up to rounding.  For
+these, two small matrices interpolate the rows and columns of an LR patch c,
 
     x = A c Bᵀ,     c (C, q, q),     A, B (P, q),
 
-of which there is one per scale and position modulo the scale.
+with one matrix per scale and position modulo the scale.
 """
 
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ class DeviceSampler:
     Parameters
     ----------
     sampler : Sampler
-        What draws the places; its photos are copied to the device.
+        Draws the places of the patches; its photos are copied to the device.
     device : torch.device
         Where the batches are made.
     """
@@ -49,9 +49,9 @@ class DeviceSampler:
         self._matrices = _matrices(cuts).to(device) if cuts.enlarged else None
 
     def draw(self, step: int, part: slice = slice(None)) -> Batch:
-        """Return (input, target, scale) of a step, or the patches of it in a part, on the device.
+        """Return (input, target, scale) of a step on the device; `part` selects its patches.
 
-        The scale is 0 where every patch has its own.
+        The scale is 0 if every patch has its own.
         """
         places, cuts = self.sampler.places(step), self.sampler.cuts
         scale = 0 if cuts.enlarged else places[0].scale
@@ -104,7 +104,7 @@ class _Row:
         shapes = torch.tensor([image.shape[-2:] for image in images])
         self.height, self.width = shapes.to(device).unbind(1)
         self.start = (sizes.cumsum(0) - sizes).to(device)
-        # A GPU divides by 255 with another rounding.
+        # A table, because a GPU rounds the division by 255 differently.
         self.unit = (torch.arange(256).float() / 255).to(device)
 
     def cut(self, index: Tensor, top: Tensor, left: Tensor, side: int) -> Tensor:
@@ -122,13 +122,13 @@ class _Row:
 
 
 def _mirrored(at: Tensor, n: Tensor) -> Tensor:
-    """Return positions within [0, n), those outside mirrored at the edges."""
+    """Mirror positions outside [0, n) at the edges."""
     at = at % (2 * n)
     return torch.where(at < n, at, 2 * n - 1 - at)
 
 
 def _turns(n: int) -> Tensor:
-    """Return which pixel each pixel of a turned n×n image is: (8, n²), see `turned`."""
+    """Return the source pixel of each pixel of a turned n×n image, (8, n²); see `turned`."""
     square = torch.arange(n * n).view(n, n)
     return torch.stack([turned(square, turn).flatten() for turn in range(8)])
 

@@ -102,7 +102,7 @@ def read_photos(
     on_photo : callable, optional
         Called with (photos done, photos in all).
     device : torch.device or str
-        Where LR is made, with the same values; the photos are kept on the CPU.
+        Where LR is made; the values are the same.  The photos are kept on the CPU.
 
     Raises
     ------
@@ -145,10 +145,10 @@ class Place(NamedTuple):
 
 
 class Draws(Protocol):
-    """What gives the batch of any step: `Sampler`, and `DeviceSampler` on a GPU."""
+    """Draws the batch of any step: `Sampler`, or `DeviceSampler` on a GPU."""
 
     def draw(self, step: int, part: slice = ...) -> Batch:
-        """Return (input, target, scale) of a step, or the patches of it in a part."""
+        """Return (input, target, scale) of a step; `part` selects its patches."""
 
 
 class Sampler:
@@ -157,19 +157,19 @@ class Sampler:
     Parameters
     ----------
     photos : list of Photo
-        Of :func:`read_photos`.
+        Photos from :func:`read_photos`.
     cuts : Cuts
-        As given to it.
+        The same as for :func:`read_photos`.
     batch : int
-        Patches.
+        Patches per step.
     seed : int
-        Of all draws.
+        Seed of all draws.
     """
 
     def __init__(self, photos: Sequence[Photo], cuts: Cuts, batch: int, seed: int) -> None:
         self.photos, self.cuts, self.batch, self.seed = photos, cuts, batch, seed
         # The positions of all photos form one row per scale.  `_first` says where each photo
-        # begins; `_cumulated` sums the weights, and is empty where all positions are as likely.
+        # begins.  `_cumulated` sums the weights; it is empty if all positions are equally likely.
         self._first: dict[int, list[int]] = {}
         self._cumulated: dict[int, NDArray[np.float64]] = {}
         self._grids: dict[int, list[_Grid]] = {}
@@ -185,9 +185,9 @@ class Sampler:
                 raise DataError("the photos have no detail at all; train with detail = 0")
 
     def draw(self, step: int, part: slice = slice(None)) -> Batch:
-        """Return (input, target, scale) of a step, or the patches of it in a part.
+        """Return (input, target, scale) of a step; `part` selects its patches.
 
-        The scale is 0 where every patch has its own.
+        The scale is 0 if every patch has its own.
         """
         places = self.places(step)
         inputs, targets = zip(*(self._cut(place) for place in places[part]), strict=True)

@@ -1,8 +1,7 @@
 """Recipes: everything a training run depends on besides the images, one flat record.
 
 A recipe is a TOML file, bundled under ``crnet/training/recipes`` or the user's own.  Each field
-can be overridden on the command line, and the resolved recipe is saved beside the run, so that a
-run says what it was.
+can be overridden on the command line.  The resolved recipe is saved with the run.
 """
 
 import dataclasses
@@ -49,7 +48,7 @@ class Recipe:
     sets : tuple of str
         Image sets to train on.
     exclude : tuple of str
-        File names to leave out of them.
+        File names to leave out of the sets.
     validation : tuple of str
         Image sets to validate on; empty for no validation.
     patch : int
@@ -60,16 +59,16 @@ class Recipe:
     detail : float
         A patch is drawn with probability ∝ (its mean |HR − bicubic|)^detail; 0 is uniform.
     deep : float
-        Weight α of the mean loss of the images after each recursion or block of DRCN and MemNet;
-        the loss of the output has the weight 1 − α.
+        Weight α of deep supervision in DRCN and MemNet: the loss is α times the mean loss of the
+        images after each recursion or block, plus 1 − α times the loss of the output.
     loss : str
         ``l1`` and ``l2`` are means over pixels; ``l2-sum`` is eq. 15: ½ Σ over the pixels, mean
         over the patches.
     steps : int
         Updates of the weights.
     minutes : float
-        Time to train in place of `steps`; 0 for `steps`.  The schedule then follows the clock, so
-        that the run ends annealed on any machine, and two such runs are not equal to the last bit.
+        Minutes to train; 0 trains for `steps` instead.  With minutes the schedule follows the
+        clock, so the run ends annealed on any machine.  Two such runs are not equal bit for bit.
     optimizer : str
         ``adam``, ``muon`` (:mod:`crnet.training.muon`) or ``sgd``.
     lr : float
@@ -182,14 +181,14 @@ class Recipe:
                 raise RecipeError(f"{name} has no size {key!r}{_nearest(key, sorted(own))}{told}")
         for field in () if crnet else dataclasses.fields(self):
             if field.name in _OF_CRNETS and getattr(self, field.name) != field.default:
-                raise RecipeError(f"{field.name} is of CRNets; {name} takes sizes")
+                raise RecipeError(f"{field.name} is a field of CRNets; {name} takes sizes")
         if not self.residual and "residual" not in known:
             raise RecipeError(f"{name} cannot leave out its skip")
         if self.border and "border" not in known:
             raise RecipeError(f"{name} has no border; it must be 0")
         if "scale" in known and len(self.scales) != 1:
             raise RecipeError(f"a {name} makes one scale, got {list(self.scales)}")
-        if not crnet:  # whose sizes are fields, and checked
+        if not crnet:  # the sizes of a CRNet are fields, checked above
             self._check_sizes()
         if self.deep and name not in networks.DEEPLY_SUPERVISED:
             raise RecipeError(f"{name} has one output; deep must be 0")
@@ -202,7 +201,7 @@ class Recipe:
         try:
             made = networks.check(self.architecture, self.network())
         except (TypeError, ValueError, RuntimeError) as error:
-            raise RecipeError(f"no {self.architecture} of these sizes: {error}") from None
+            raise RecipeError(f"{self.architecture} cannot have these sizes: {error}") from None
         if made and not set(self.scales) <= set(made):
             missing = words(s for s in self.scales if s not in made)
             raise RecipeError(
@@ -210,7 +209,7 @@ class Recipe:
             )
 
     def rate(self, step: int, spent: float | None = None) -> float:
-        """Return the learning rate of a step over `lr`: warm-up times the schedule.
+        """Return the learning rate of a step as a part of `lr`: warm-up times the schedule.
 
         Parameters
         ----------
@@ -234,7 +233,7 @@ class Recipe:
         known = networks.arguments_of(self.architecture)
         values = {name: getattr(self, name) for name in _OF_CRNETS}
         values |= {"scale": self.scales[0], "scales": list(self.scales)}
-        if self.residual:  # as it is, and has always been, unless said otherwise
+        if self.residual:  # the default, which is left out
             del values["residual"]
         if not self.border:
             del values["border"]
@@ -263,21 +262,21 @@ class Recipe:
         def written(value: Any) -> str:
             if isinstance(value, dict):
                 return "{" + ", ".join(f"{k} = {written(v)}" for k, v in value.items()) + "}"
-            # JSON's values are TOML's, but for surrogate pairs and DEL.
+            # TOML writes values as JSON does, except for surrogate pairs and DEL.
             return json.dumps(value, ensure_ascii=False)
 
         lines = (f"{k} = {written(v)}" for k, v in self.fields().items())
         return "\n".join(lines).replace("\x7f", "\\u007f") + "\n"
 
     def differences(self, other: "Recipe") -> list[str]:
-        """Return what another recipe has otherwise, as ``field: here, there``."""
+        """Return the fields in which another recipe differs, as ``field: here, there``."""
         mine, theirs = dataclasses.asdict(self), dataclasses.asdict(other)
         return [f"{k}: {v}, {theirs[k]}" for k, v in mine.items() if theirs[k] != v]
 
 
 _OF_CRNETS = ("n0", "m0", "recursions", "bias", "threshold", "residual", "border")
 
-_EARLIER = {"checkpoint": "recompute"}  # what checkpoints and recipes of earlier versions say
+_EARLIER = {"checkpoint": "recompute"}  # names in earlier versions: names of today
 
 _CHOICES = {
     "architecture": tuple(networks.ARCHITECTURES),
@@ -305,8 +304,8 @@ def read(name: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe
     Raises
     ------
     RecipeError
-        If there is none, it is no TOML, has an unknown field (the nearest one is named), or asks
-        for what cannot be trained.
+        If there is no such recipe, it is not TOML, has an unknown field (the message names the
+        nearest one), or describes a run that is not possible.
 
     Examples
     --------
@@ -321,7 +320,7 @@ def read(name: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe
         raise RecipeError(f"no recipe and no file {name}{_nearest(str(name), list(known))}; "
                           f"bundled recipes: {', '.join(known)}") from None  # fmt: skip
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise RecipeError(f"{path} is no recipe: {error}") from error
+        raise RecipeError(f"{path} is not a recipe: {error}") from error
     try:
         return from_fields({**fields, **(overrides or {})})
     except RecipeError as error:
@@ -331,12 +330,12 @@ def read(name: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe
 def from_fields(fields: Mapping[str, Any]) -> Recipe:
     """Return the recipe of a mapping; lists may stand for tuples and whole numbers for floats.
 
-    An earlier name of a field is read as its name of today.
+    Fields may also have their names in earlier versions.
 
     Raises
     ------
     RecipeError
-        If a field is unknown or unfit.
+        If a field is unknown or has an invalid value.
     """
     types = {field.name: field.type for field in dataclasses.fields(Recipe)}
     taken: dict[str, Any] = {}

@@ -25,7 +25,7 @@ def build(recipe: Recipe, *, fresh: bool = True, tell: bool = False) -> Network:
     fresh : bool
         Load the weights of the recipe's `start`; false where a checkpoint replaces them.
     tell : bool
-        Say on stderr what does not come from `start`.
+        Report on stderr which weights do not come from `start`.
 
     Returns
     -------
@@ -59,7 +59,7 @@ def _load(recipe: Recipe, net: Network, tell: bool) -> None:
     if tell and new:
         layers = ", ".join(k.removesuffix(".") for k in new)
         sys.stderr.write(
-            f"{recipe.start} is of another scale; its upsampler, {layers}, is left out\n"
+            f"{recipe.start} is for another scale; its upsampler, {layers}, is left out\n"
         )
     try:
         net.load_state_dict(weights)

@@ -1,7 +1,7 @@
 """Images of a teacher, a trained network that a smaller network imitates.
 
-HR has details that LR cannot tell, and the best guess of a network lacks them.  The teacher's image
-lacks them too, so that the smaller network can match its target.
+HR has details that LR does not determine, so no network can predict them.  The teacher's image
+lacks these details, too, so the smaller network can match its target.
 
 References
 ----------
@@ -56,7 +56,7 @@ def taught(
     WeightsError
         If there is no such teacher.
     ValueError
-        If it does not make all the scales, or takes Y where the photos are RGB.
+        If it does not make all the scales, or takes Y but the photos are RGB.
     """
     made = loading.card(teacher).scales
     scales = tuple(photos[0].lr)
@@ -65,7 +65,7 @@ def taught(
         raise ValueError(f"the teacher {teacher} upscales by {words(made)}, not by {missing}")
     upscale = Upscaler(loading.load(teacher), precision="bfloat16")
     if upscale.channels < photos[0].hr.shape[0]:
-        raise ValueError(f"the teacher {teacher} takes Y, and the network to be taught RGB")
+        raise ValueError(f"the teacher {teacher} takes Y, but the network to train takes RGB")
     key = _key(photos, teacher)
     images = _cached(cache, key)
     for done, photo in enumerate(photos[len(images) :], len(images) + 1):

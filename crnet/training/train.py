@@ -10,8 +10,9 @@ A run is a folder:
 A run that is cut off and resumed ends with the same weights, bit for bit, as a run that is not.
 Batches are a function of the step (:mod:`crnet.training.patches`), and the checkpoint holds
 weights, averages, optimizer and schedule.  The exceptions are GPUs whose kernels are not
-deterministic, and recipes with `minutes`.  Their schedule follows the clock of the run, which goes
-on where it was.
+deterministic, and recipes with `minutes`: their schedule follows the clock of the run, which
+resumes where it stopped.
+
 Checkpoints are plain tensors and numbers (``weights_only=True``).
 """
 
@@ -177,8 +178,8 @@ def _check_call(
 def _exact_convolutions() -> Iterator[None]:
     """Let CUDA convolve float32 in float32 and not in TF32, and choose its fastest kernels.
 
-    Only small layers at image level are in float32; the differences that they take between pixels
-    are near the rounding of TF32.
+    Only small layers on images are in float32.  They take differences of pixels, which are near
+    the rounding of TF32.
     """
     with torch.backends.cudnn.flags(
         enabled=True, benchmark=True, deterministic=False, allow_tf32=False
@@ -290,7 +291,7 @@ def _latest(run: Path) -> tuple[Path, dict[str, Any]] | None:
     Raises
     ------
     WeightsError
-        If it has some and all are damaged.
+        If all its checkpoints are damaged.
     """
     told = []
     for name in ("last.ckpt", "previous.ckpt"):

@@ -196,9 +196,9 @@ def _varies(weights: Weights) -> bool:
 
 @njit(nogil=True, cache=True)
 def _set_levels(level: Floats, weights: Weights, varied: bool, factor: Float) -> None:
-    """Set the correlations from which on a position needs a look.
+    """Set the levels above which a correlation is examined.
 
-    It may be a violation or, where λ varies, a larger ratio to λ.
+    It may be a violation or, where λ varies, the largest ratio to λ so far.
     """
     for m in range(len(weights.least)):
         if varied:

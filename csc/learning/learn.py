@@ -4,10 +4,10 @@ The atoms minimise the CSC objective of all images,
 
     min_D Σ_i min_z ½‖x_i − D z‖² + λ‖z‖₁    subject to ‖d_m‖ ≤ 1.
 
-Step t codes a few images with the current dictionary.  It adds what their codes tell about the
-atoms to two sums, A and B of :mod:`csc.learning.surrogate`; the old sums are discounted by
-(1 − 1/t)^ρ.  A and B define a surrogate: the squared error of all images so far, with their codes
-held.  The next dictionary minimises it.  Atoms that go unused are re-started from a patch of the
+Step t codes a few images with the current dictionary.  It discounts two sums, A and B of
+:mod:`csc.learning.surrogate`, by (1 − 1/t)^ρ, and adds the correlations of these codes and images.
+A and B define a surrogate: the squared error of all images so far, with their codes held fixed.
+The next dictionary minimises it.  An atom that stays unused is re-started from a patch of the
 residual.
 
 References
@@ -42,7 +42,7 @@ from csc.dictionary import unit_norm
 from csc.learning.surrogate import correlations, minimise_surrogate, project
 from csc.solvers.cd import coordinate_descent
 
-# Coding ends here if nothing certifies the codes, as where λ is zero.
+# Largest number of epochs per image; reached where λ = 0, because nothing certifies the codes.
 MOST_EPOCHS = 1000
 
 
@@ -86,14 +86,14 @@ class LearningState(TypedDict):
 
 @dataclass(frozen=True)
 class LearningStep:
-    """What `on_step` is called with.
+    """The argument of `on_step`.
 
     Attributes
     ----------
     step : int
         Number of this step, from 1.
     images : tuple of int
-        The images it coded.
+        Indices of the images it coded.
     objective : float
         Mean of P(z) over these images, with the dictionary before the step.
     density : float

@@ -1,7 +1,7 @@
 """Convolutional dictionary learning by sporco, with the array shapes of this library.
 
-For one image after the other, sporco's ``OnlineConvBPDNDictLearn`` computes codes by ADMM and takes
-a projected gradient step of length η = a/(b + t) in the Fourier domain.  It serves as a reference:
+sporco's ``OnlineConvBPDNDictLearn`` takes one image at a time.  It computes codes by ADMM, then
+takes a projected gradient step of length η = a/(b + t) in the Fourier domain.  It is a reference:
 :func:`csc.learn_dictionary` reaches the same objective in a fraction of the time.
 
 References

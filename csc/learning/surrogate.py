@@ -1,6 +1,6 @@
 """The surrogate of dictionary learning: sums over all codes, and the exact minimiser over atoms.
 
-With the codes z of images x held, the squared error is a quadratic in D:
+With the codes z of images x held fixed, the squared error is a quadratic in D:
 
     Σ ½‖x − D z‖² = f(D) + const,       f(D) = ½⟨D, A * D⟩ − ⟨B, D⟩,
 
@@ -34,7 +34,7 @@ from torch import Tensor
 
 from csc.acceleration import momentum
 
-# A gap of 1e-3 takes about ten steps.  This limit is for gaps that rounding keeps from closing.
+# A gap of 1e-3 takes about ten steps.  The limit ends runs whose gap stays open by rounding.
 MOST_STEPS = 1000
 
 

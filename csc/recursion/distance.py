@@ -4,11 +4,11 @@ On a periodic grid, ISTA has I − Ŝ(ω) = D̂(ω)ᴴ D̂(ω)/L.  This matrix i
 semidefinite and of rank ≤ C at every frequency, with C the channels of the atoms.  Any
 A = I − Ŝ(ω) splits orthogonally into
 
-    A = [top C positive]  +  [positive beyond rank C]  +  [negative]  +  [skew-Hermitian],
+    A = [top C positive]  +  [positive beyond rank C]  +  [negative]  +  [skew-Hermitian].
 
-the first three from the eigenvalues of its Hermitian part.  By Parseval, their squared norms add up
-to ‖δ − S‖² over the frequencies.  An ISTA has the first part only, for any atoms and L.
-The other three are therefore a lower bound on the distance to every ISTA.  The atoms of
+The first three come from the eigenvalues of its Hermitian part.  By Parseval, the squared norms of
+all four add up to ‖δ − S‖² over the frequencies.  An ISTA has the first part only, for any atoms
+and L.  The other three are therefore a lower bound on the distance to every ISTA.  The atoms of
 :func:`nearest_dictionary` give an upper bound.  Distances are relative to ‖δ − S‖, the distance to
 the trivial ISTA of D = 0.
 
@@ -38,7 +38,7 @@ from csc.recursion.unfold import Kernels
 class Remains(NamedTuple):
     """What is left of ISTA in S: four fractions of ‖δ − S‖² that sum to one, and bounds.
 
-    kept : of rank ≤ C and positive, as ISTA's; rank : positive beyond rank C; negative : negative
+    kept : positive and of rank ≤ C, as in ISTA; rank : positive beyond rank C; negative : negative
     eigenvalues; skew : not symmetric; low, high : extreme eigenvalues of I − (S + Sᵀ)/2, in [0, 1]
     for ISTA with step 1/L; distance : √(1 − kept), a lower bound on the relative distance of δ − S
     to any DᵀD/L in Frobenius norm; operator : the same in operator norm.
@@ -127,7 +127,7 @@ def remains(S: Tensor, channels: int, size: Size) -> Remains:
         C ≥ 1, the channels that W takes; ISTA's rank is at most C.
     size : (int, int)
         Height and width of the periodic grid, each ≥ s.  The bounds hold for every S' = δ − DᵀD/L
-        that fits on the grid as well.
+        that also fits on the grid.
 
     Returns
     -------
@@ -194,8 +194,8 @@ def control(
 ) -> Control:
     """Return mean and standard deviation of :func:`remains` over draws of :func:`shuffled`.
 
-    If `kept` of S is within a few spreads of the mean, nothing of ISTA is left in S beyond its
-    norm, entries, trace and symmetry.
+    If `kept` of S is within a few standard deviations of the mean, S keeps no more of ISTA than a
+    random kernel with the same norm, entries, trace and symmetry.
 
     Parameters
     ----------
@@ -234,11 +234,11 @@ def shuffled(S: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
 
     Transposition pairs the entry (i, j, t) with (j, i, −t).  All pairs are permuted, and each is
     swapped or not at random.  The M entries (i, i, 0), which have no partner, are permuted among
-    themselves.  So A keeps its entries and with them its norm and sparsity; it keeps ‖A + Aᵀ‖,
-    ‖A − Aᵀ‖ and its trace.  All else is random: which atoms interact, at which shift.
+    themselves.  So A keeps its entries, norm, sparsity and trace, ‖A + Aᵀ‖ and ‖A − Aᵀ‖.
+    All else is random: which atoms interact, at which shift.
 
-    Shuffling the entries of S instead would answer another question.  It moves the diagonal of S
-    elsewhere and leaves δ in A.  δ alone is symmetric and positive, and counts as ISTA's.
+    Shuffling the entries of S instead would mislead.  It moves the diagonal of S elsewhere and
+    leaves δ in A.  δ is symmetric and positive, so it would count as a part of ISTA.
 
     Parameters
     ----------
@@ -353,7 +353,7 @@ def nearest_dictionary(
 def gram_fit(kernels: Kernels) -> Fit:
     """Fit δ − S by scale·WᵀW, with WᵀW the Gram kernel of W taken as a dictionary.
 
-    The larger of the two kernels is cropped to the side of the other.  ISTA's have one side.
+    The larger of the two kernels is cropped to the side of the other.  In ISTA the sides agree.
 
     Parameters
     ----------

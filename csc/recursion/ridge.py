@@ -8,18 +8,19 @@ learn a dictionary D (M, p, k, k) and weights λ ≥ 0 instead of S.  With u = W
 
 Tied is the paper's problem (3) with a learned D.  Ridge is the non-negative elastic net of the
 dictionary [D; I]: its input weights W are free, and its objective is strongly convex with
-modulus 1.  Hence it has one minimiser z*, the map u ↦ z* is 1-Lipschitz, and with ‖D‖² ≤ L and
-t = 2/(2 + L) each step contracts distances by q = L/(2 + L).
+modulus 1.  Hence it has one minimiser z*, and the map u ↦ z* is 1-Lipschitz.  With ‖D‖² ≤ L and
+t = 2/(2 + L), each step contracts distances by q = L/(2 + L).
 
-A stack of ridge blocks (layered basis pursuit) feeds each block what the one before has explained:
+In a stack of ridge blocks (layered basis pursuit), the codes of a block change the next features:
 
     z_b = block_b(y_b),      y_{b+1} = y_b + H_b ⊗ z_b.
 
-‖D‖² ≤ L holds because :meth:`RidgeBlock.project` scales D back after an optimizer step, so the
-forward pass bounds nothing.
+:meth:`RidgeBlock.project` scales D to ‖D‖² ≤ L after an optimizer step.  The forward pass relies
+on this bound and does not check it.
 
-Codes have the size of y.  D z lives on y extended by k // 2 zeros, the one grid of :mod:`csc.conv`.
-There D and Dᵀ are exact adjoints, and the recursion equals that of (W, S, θ) at every pixel.
+Codes have the size of y.  D z is k // 2 pixels larger on each side, as in :mod:`csc.conv` with y
+extended by zeros.  So D and Dᵀ are exact adjoints, and the recursion equals that of (W, S, θ) at
+every pixel.
 
 The ridge certificate needs one more application of DᵀD.  With a = u − λ − DᵀD z, the dual point
 w = D z has the gap
@@ -95,7 +96,7 @@ def norm_bound(kernel: Tensor) -> float:
 
 
 class BlockCertificate(NamedTuple):
-    """What is proven of the codes z of one block, by image; all are (B,) float64.
+    """What is proven about the codes z of one block, for each image; all are (B,) float64.
 
     objective : E(z).
     gap : E(z) − E* ≤ gap.
@@ -185,7 +186,7 @@ class RidgeBlock(nn.Module):
 
     @torch.no_grad()
     def certify(self, y: Tensor, z: Tensor) -> BlockCertificate:
-        """Return what is proven of codes z for features y, in float64.
+        """Return what is proven about codes z for features y, in float64.
 
         Parameters
         ----------
@@ -237,7 +238,7 @@ class RidgeBlock(nn.Module):
 
 
 class StackCertificate(NamedTuple):
-    """What is proven of a stack, block by block.
+    """What is proven about a stack, block by block.
 
     blocks : certificate of each block, for the features that it was given.
     total : (blocks, B) float64, a bound on the distance of each block's codes from those of the
@@ -284,17 +285,17 @@ class RidgeStack(nn.Module):
         return [z for _, z in self._run(y)]
 
     def project(self) -> None:
-        """Put every block back under its bound; call it after an optimizer step."""
+        """Project every block; call it after an optimizer step."""
         for block in self._blocks():
             block.project()
 
     @torch.no_grad()
     def certify(self, y: Tensor) -> StackCertificate:
-        """Return what is proven of the codes for features y.
+        """Return what is proven about the codes for features y.
 
         A block's minimiser is a 1-Lipschitz function of u = W ⊗ y.  So an error e in its features
-        moves its minimiser by at most ‖W‖ e, and the error of its codes moves the next features by
-        at most ‖H‖ times itself.
+        moves its minimiser by at most ‖W‖ e.  An error e in its codes moves the next features by
+        at most ‖H‖ e.
         """
         found: list[BlockCertificate] = []
         total: list[Tensor] = []
@@ -401,10 +402,9 @@ class TiedBlock(nn.Module):
 
     @torch.no_grad()
     def certify(self, y: Tensor, z: Tensor) -> BlockCertificate:
-        """Return what is proven of codes z for features y, in float64.
+        """Return what is proven about codes z for features y, in float64.
 
-        The problem is convex but not strongly convex, so the distances are infinite where the gap
-        is not zero.
+        The problem is convex but not strongly convex, so the distances are infinite.
         """
         x, D, lam = (part.double() for part in self.as_problem(y))
         P = objective(x, D, z.double(), lam, nonneg=self.nonneg)
@@ -434,8 +434,8 @@ def _iterates(
 ) -> Iterator[Tensor]:
     """Yield z_0 = h(u), z_k = h(u + decay z_{k−1} − DᵀD z_{k−1}) for k ≤ K."""
     half = D.shape[-1] // 2
-    # D z as a convolution with the flipped kernel: many CPUs do it faster than a transposed one.
-    # Half of the padding is made beforehand, because oneDNN is slow where it exceeds k // 2.
+    # D z is a convolution with the flipped kernel, on many CPUs faster than a transposed one.
+    # Half of the padding is done before it, because oneDNN is slow with padding above k // 2.
     synthesis = D.transpose(0, 1).flip(2, 3).contiguous(memory_format=torch.channels_last)
     z = u.relu() if threshold is None else shrink(u, threshold, nonneg=nonneg)
     yield z
@@ -454,7 +454,7 @@ def _last(codes: Iterator[Tensor]) -> Tensor:
 @torch.no_grad()
 def _project(D: Tensor, lam: Tensor, bound: float) -> None:
     """Scale D to ‖D‖² ≤ bound and clamp λ to λ ≥ 0, in place."""
-    if D.is_meta:  # shapes alone
+    if D.is_meta:  # has no values
         return
     norm = norm_bound(D)
     if norm > math.sqrt(bound) * _BELOW:

@@ -1,7 +1,7 @@
 """Run a recursion z ← h(u + S ⊗ z) and tell where it goes: fixed point, long run, local rates.
 
-:mod:`csc.recursion.contraction` proves what holds for every input.  This module finds what a
-trained S does to the codes of one image, and holds for that image only.
+:mod:`csc.recursion.contraction` proves what holds for every input.  This module runs a
+trained S on the codes of one image.  Its results hold for that image only.
 
 Near codes z, only the active ones pass h.  Small errors then evolve by P S, with P the projection
 on the support.  P S may shrink errors even if S does not.  Conversely, codes may circle a fixed
@@ -30,7 +30,7 @@ from csc.recursion.kernel import check_kernel, check_recursion
 from csc.recursion.unfold import iterates, last_iterate
 
 _GROWTH = 1e6  # ‖z_k‖/‖z_0‖ at which a run counts as growing and ends
-_FEW = 48 * 48  # codes of up to this size get a certificate for their size, larger ones for all
+_FEW = 48 * 48  # codes up to this size get a certificate for their size, larger ones for all sizes
 
 Outcome: TypeAlias = Literal["settles", "alternates", "grows", "wanders"]
 
@@ -75,7 +75,7 @@ class LongRun(NamedTuple):
 
 
 class Settling(NamedTuple):
-    """What is certified and what is estimated of a block and the codes z_K of its input.
+    """Certified bounds of a block, and estimates for the codes z_K of its input.
 
     certificate : bounds for every input; long_run : the recursion from zero; local_rates : at z_K;
     fixed_point : z*, found by the damped recursion from z_K; stability : local rates at z*;
@@ -169,7 +169,7 @@ def local_rates(
     steps: int = 200,
     generator: torch.Generator | None = None,
 ) -> LocalRates:
-    """Estimate ‖P S P‖ and the spectral radius of P S, P the 0/1 diagonal of the active codes.
+    """Estimate ‖P S P‖ and the spectral radius of P S; P sets inactive codes to zero.
 
     P S is the Jacobian of z ↦ h(u + S z), because h passes only the active codes.  The norm comes
     from power iteration on (P S P)ᵀ(P S P), the radius from the mean growth of ‖(P S)ⁿ v‖ over the
@@ -309,8 +309,8 @@ def settle(
     times : int
         Length of the long run, in multiples of the block's own K + 1 steps, ≥ 2.
     damping : float
-        α of :func:`fixed_point`.  A recursion circles a fixed point whose radius of `stability` is
-        above 1; damping often finds it.
+        α of :func:`fixed_point`.  If the radius of `stability` is above 1, the recursion itself
+        leaves the fixed point; damping often reaches it.
     tol : float
         Relative residual and change that count as settled; float32 reaches about 1e-6.
     generator : torch.Generator, optional

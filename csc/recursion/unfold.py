@@ -6,8 +6,8 @@ Multiply out the step of convolutional ISTA (Zhang, Liu, Yu, *CRNet*, 2019, eq. 
     W = Dᵀ/L,   S = δ − DᵀD/L,   θ = λ/L.
 
 The exact S of k×k atoms has side 2k−1.  The paper prints side k; such an S is a learned relaxation
-and equals no ISTA, see :class:`csc.CISTA`.  The identity also needs a grid on which DᵀD is a
-convolution.  Ours is one (:mod:`csc.conv`): there S is applied with zero padding k−1.
+and equals no ISTA, see :class:`csc.CISTA`.  The equation also needs a grid on which DᵀD is a
+convolution.  That of :mod:`csc.conv` is one, with S applied with zero padding k−1.
 
 The paper starts from z_0 = h(W ⊗ x) and recurs K times, which is K + 1 steps of ISTA from zero.
 """
@@ -140,7 +140,7 @@ def iterates(
     return _iterates(u, S, None if theta is None else spread(theta, u), K, nonneg)
 
 
-_PARTS = 8  # of a batch; more of them save memory, but make the convolutions small
+_PARTS = 8  # of a batch; more parts save memory, but make the convolutions small
 
 
 def last_iterate(u: Tensor, S: Tensor, theta: Tensor | None, K: int, nonneg: bool) -> Tensor:

@@ -2,15 +2,15 @@
 
 sporco is the field's reference.  With ``NoBndryCross`` its codes vanish wherever an atom would
 wrap around the image.  That is the grid of :mod:`csc.conv`, so sporco is an independent oracle.
-This file and :mod:`csc.learning.sporco` are the only ones that know of sporco.
+Only this file and :mod:`csc.learning.sporco` import sporco.
 
 The choice of ρ decides how fast ADMM is, and no absolute number suits all problems.  So sporco
 solves the problem at unit size: images with a largest pixel of 1 and, with equal weights, atoms of
-unit norm.  The codes scale along,
+unit norm.  The codes scale accordingly,
 
     x' = x/σ,     d'_m = d_m/a_m,     λ'_m = λ_m/(σ a_m),     z_m = (σ/a_m) z'_m,
 
-with a_m = ‖d_m‖ √(λ_m/‖d_m‖), where √ is taken relative to its mean over the atoms.
+with a_m = ‖d_m‖ √(w_m/w̄), w_m = λ_m/‖d_m‖, and w̄ the geometric mean of w_m over the atoms.
 
 References
 ----------
@@ -61,8 +61,8 @@ def admm(
     -----
     Runs on the CPU in float64, whatever the device and dtype of x.  sporco adapts the penalty ρ
     every 10 steps, for the first 300.  The run stops on our duality gap, not on sporco's residuals,
-    and returns the best of the codes that were checked.  With a mask it is sporco's
-    ``ConvBPDNMaskDcpl``, which splits off the known pixels as well.
+    and returns the best of the codes that were checked.  With a mask it runs
+    sporco's ``ConvBPDNMaskDcpl``, which splits off the known pixels as well.
 
     Examples
     --------
@@ -88,7 +88,7 @@ def admm(
         typical = _typical_weight(unit)
         rho = 50 * typical + 1  # sporco's default
 
-        # sporco drops exceptions and what its callback returns, except for the wish to stop.
+        # sporco drops exceptions of its callback, and uses its result only to stop.
         def after_step(solver: Any) -> bool:
             k = solver.k + 1
             _limit_penalty(solver, k, rho)
@@ -179,8 +179,8 @@ def _solver(
         "MaxMainIter": max_iter,
         "RelStopTol": 0.0,
         "rho": rho,
-        # sporco adapts ρ at every step by default.  Run past the rounding of its residuals, that
-        # drives ρ to extremes and the objective back up.
+        # sporco adapts ρ at every step by default.  Once its residuals are mere rounding, that
+        # drives ρ to extremes and raises the objective again.
         "AutoRho": {"Enabled": True, "Period": 10},
         "NonNegCoef": p.nonneg,
         # With 1×1 atoms nothing can cross, and sporco would zero every code.
@@ -218,7 +218,7 @@ def _set_start(solver: Any, p: Problem, start: Tensor, rho: float) -> None:
     if not p.nonneg:
         torch.maximum(inside, -p.lam, out=inside)
     codes, multipliers = _to_sporco(start, p), _to_sporco(dual / rho, p)
-    if p.mask is not None:  # the block of images comes first, as D z − x everywhere
+    if p.mask is not None:  # the block of images comes first: D z − x at every pixel
         error = F.conv_transpose2d(start, p.D) - p.x
         images = [e.permute(2, 3, 1, 0)[..., None].numpy() for e in (error, -r / rho)]
         codes = solver.block_cat(images[0], codes)

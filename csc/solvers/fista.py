@@ -9,8 +9,8 @@ with three additions:
 
 - L follows the curvature along the step, ‖D(z − y)‖² ≤ L‖z − y‖².  The test is free, because D y
   is a combination of two known D z.  L shrinks by 3 % a step.  When the test fails, L grows and the
-  step is taken again.  With sparse codes L comes to a tenth of the Lipschitz constant.
-- Momentum restarts when it points uphill, ⟨y_k − z_{k+1}, z_{k+1} − z_k⟩ > 0.
+  step is taken again.  With sparse codes L falls to a tenth of the Lipschitz constant.
+- Momentum restarts when it raises the objective, ⟨y_k − z_{k+1}, z_{k+1} − z_k⟩ > 0.
 - Continuation: from zero, λ comes down to its value step by step, which keeps the codes sparse.
 
 Each image of a batch has its own L, momentum and λ.
@@ -44,7 +44,7 @@ from csc.solvers.stopping import Stopping, warn_of_zero_codes
 SHRINK, GROW = 0.97, 1.3  # factors of L after a step, and after a step with a larger curvature
 SLACK = 1e-4  # relative curvature above L that still passes
 LOWER, LOWER_EVERY = 0.5, 3  # continuation: the factor of λ, and steps between its changes
-STALLED = 1e-4  # relative decrease between checks at which bfloat16 gives way to the full dtype
+STALLED = 1e-4  # relative decrease between checks below which bfloat16 gives way to the full dtype
 
 
 @full_precision
@@ -64,7 +64,7 @@ def fista(
 ) -> Solution:
     """Minimise ½‖x − D z‖² + λ‖z‖₁ by FISTA with backtracking, restarts and continuation in λ.
 
-    Parameters, Returns and Raises are those of :func:`csc.ista`, and
+    Parameters, Returns and Raises are those of :func:`csc.ista`, and one more:
 
     Parameters
     ----------
@@ -162,7 +162,7 @@ def _least_curvature(p: Problem) -> float:
 
 
 def _advance(p: Problem, steps: Steps, at: Iterate) -> Iterate:
-    """Return the iterate after a step, with momentum restarted where it points uphill."""
+    """Return the iterate after a step, with momentum restarted where it raises the objective."""
     step, L = _backtrack(p, steps, at)
     coefficient, t = momentum(at.t)
     restart = step.restart_test > 0
@@ -172,7 +172,7 @@ def _advance(p: Problem, steps: Steps, at: Iterate) -> Iterate:
         image_before=at.image,
         momentum=torch.where(restart, 0.0, coefficient),
         t=torch.where(restart, 1.0, t),
-        # Where z is optimal no step has a curvature, and L must not shrink to zero.
+        # At an optimum steps are zero and have no curvature, but L must not shrink to zero.
         L=(SHRINK * L).clamp(min=at.least_L),
         least_L=at.least_L,
         factor=at.factor,
@@ -187,8 +187,8 @@ def _backtrack(p: Problem, steps: Steps, at: Iterate) -> tuple[Step, Tensor]:
         step = steps.step(at.state, at.momentum, r, L, at.factor)
         change = p.known(step.image - y_image)
         curved = inner(change, change)
-        # A step below rounding proves nothing about the curvature.  Rounding must not decide
-        # either whether an L that was set to the curvature is large enough.
+        # A step smaller than rounding says nothing about the curvature.  Nor may rounding
+        # reject an L that was set to the curvature.
         noise = (4 * steps.eps) ** 2 * inner(step.image, step.image)
         short = curved > (1 + SLACK) * L * step.squared_move + noise
         if not bool(short.any()):

@@ -2,10 +2,10 @@
 
 With step 1/L,
 
-    z_{k+1} = h_{λ/L}(z_k + Dᵀ(x − D z_k)/L),        P(z_k) − P* ≤ L‖z_0 − z*‖²/(2k),
+    z_{k+1} = h_{λ/L}(z_k + Dᵀ(x − D z_k)/L),        P(z_k) − P* ≤ L‖z_0 − z*‖²/(2k).
 
-it is the iteration that :mod:`csc.recursion.unfold` turns into a network.  To solve a problem
-fast, use :func:`csc.coordinate_descent` or :func:`csc.fista`.
+:mod:`csc.recursion.unfold` turns this iteration into a network.  To solve a problem fast, use
+:func:`csc.coordinate_descent` or :func:`csc.fista`.
 
 References
 ----------
@@ -26,7 +26,7 @@ from csc.solution import Solution
 from csc.solvers.protocol import OnStep
 from csc.solvers.stopping import Stopping, warn_of_zero_codes
 
-# The gap is checked at the start, every so many steps and at the end; it costs about a step.
+# Steps between checks of the gap, which cost about a step.  Start and end are checked as well.
 CHECK_EVERY = 10
 
 
@@ -88,11 +88,11 @@ def ista(
     -----
     The codes carry no gradient; :class:`csc.CISTA` is the iteration to differentiate.
 
-    The objective of the result is at most that of the start: where a run ends higher, the start is
+    The objective of the result is at most that of the start: if a run ends higher, the start is
     returned.
 
-    Where λ = 0 for an atom, the only feasible multiple of the residual is zero as a rule, and no
-    gap certifies.  The solver then stops where a step of ISTA changes little and says
+    If λ = 0 for an atom, usually only the zero multiple of the residual is feasible, and the gap
+    proves nothing.  The solver then stops once a step of ISTA changes little, with
     ``Status.UNCERTIFIED``.
 
     Examples

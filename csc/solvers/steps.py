@@ -44,10 +44,10 @@ class Codes(NamedTuple):
 
 
 class State(NamedTuple):
-    """The codes that a step starts from, and room for those it leads to.
+    """The codes that a step starts from, and memory for the new codes.
 
-    A step overwrites `spare`, so use the state it returns and drop the one it took.  Only a step
-    from the same state, with another L, may follow instead.
+    A step overwrites `spare`.  After it, go on from the state that it returns, or repeat it from
+    the same state with another L.
     """
 
     now: Codes
@@ -65,7 +65,7 @@ class Step(NamedTuple):
     state: State
     image: Tensor  # D z_new
     squared_move: Tensor  # ‖y − z_new‖²
-    restart_test: Tensor  # ⟨y − z_new, z_new − z⟩, positive where the momentum points uphill
+    restart_test: Tensor  # ⟨y − z_new, z_new − z⟩, positive where momentum raises P
 
 
 class Steps(Protocol):
@@ -200,7 +200,7 @@ class Fourier:
 
 
 def _begin(z: Tensor) -> State:
-    """Return the state of codes z without momentum, for the ways in PyTorch."""
+    """Return the state of codes z without momentum, for steps in PyTorch."""
     now, before = (z.clone(memory_format=torch.contiguous_format) for _ in range(2))
     flags = np.zeros((len(z), 0), np.uint8)
     return State(*(Codes(t, flags) for t in (now, before, torch.empty_like(now))))

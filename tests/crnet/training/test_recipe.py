@@ -134,7 +134,7 @@ def test_rates_of_a_run_of_some_minutes_follow_the_clock() -> None:
             {"architecture": "SRDenseNet", "scales": [2]},
             "SRDenseNet upscales by 4, not by 2",
         ),
-        ({"architecture": "VDSR", "n0": 3}, "n0 is of CRNets; VDSR takes sizes"),
+        ({"architecture": "VDSR", "n0": 3}, "n0 is a field of CRNets; VDSR takes sizes"),
         (
             {"architecture": "VDSR", "sizes": {"dept": 3}},
             "no size 'dept'; did you mean depth",
@@ -142,12 +142,12 @@ def test_rates_of_a_run_of_some_minutes_follow_the_clock() -> None:
         ({"sizes": {"depth": 3}}, "CRNetA has no size 'depth'"),
         ({"architecture": "VDSR", "sizes": {"depth": "3"}}, "sizes must be a table of numbers"),
         ({"architecture": "VDSR", "sizes": {"maps": 0}}, "maps must be a whole number ≥ 1, got 0"),
-        ({"architecture": "VDSR", "sizes": {"maps": 2**62}}, "no VDSR of these sizes"),
+        ({"architecture": "VDSR", "sizes": {"maps": 2**62}}, "VDSR cannot have these sizes"),
         ({"architecture": "VDSR", "sizes": {"bias": 1}}, "bias must be true or false, got 1"),
         ({"architecture": "SCN", "sizes": {"M": 8.0}}, "M must be a whole number ≥ 1, got 8.0"),
         ({"architecture": "CSCN", "sizes": {"stages": 1}}, "upscales by 2, not by 3 or 4"),
         ({"architecture": "DDBPN", "scales": [3]}, "by 2, 4 or 8, not by 3"),
-        ({"architecture": "VDSR", "residual": False}, "residual is of CRNets"),
+        ({"architecture": "VDSR", "residual": False}, "residual is a field of CRNets"),
         ({"architecture": "CRNetB", "residual": False}, "CRNetB cannot leave out its skip"),
         ({"border": 4}, "CRNetA has no border"),
         ({"architecture": "CRNetB", "border": -1}, "border must be finite and ≥ 0"),
@@ -163,7 +163,7 @@ def test_bad_fields_are_named(change: dict[str, object], says: str) -> None:
 def test_bad_files_are_named(tmp_path: Path) -> None:
     bad = tmp_path / "bad.toml"
     bad.write_text("lr = ")
-    with pytest.raises(RecipeError, match=r"bad\.toml is no recipe"):
+    with pytest.raises(RecipeError, match=r"bad\.toml is not a recipe"):
         read(bad)
     bad.write_text("lrr = 3")
     with pytest.raises(

@@ -86,7 +86,7 @@ def test_unfit_teachers_are_refused(paths, tmp_path: Path) -> None:
     photos, colour = read_photos(paths, ON_Y)[0], read_photos(paths, ON_RGB)[0]
     with pytest.raises(ValueError, match="upscales by 2, not by 3"):
         taught(photos, teacher(tmp_path / "two.safetensors", CRNetB, (2,)))
-    with pytest.raises(ValueError, match="takes Y, and the network to be taught RGB"):
+    with pytest.raises(ValueError, match="takes Y, but the network to train takes RGB"):
         taught(colour, teacher(tmp_path / "y.safetensors", CRNetA))
     with pytest.raises(WeightsError, match="no model and no file"):
         taught(photos, "nobody")
