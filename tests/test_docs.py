@@ -15,7 +15,7 @@ from crnet.measuring.published import cells
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("csc", "baselines", "crnet")
-PAGES = ("paper.md", "index.md", "architecture.md", "solvers.md", "training.md", "install.md")
+PAGES = tuple(sorted(path.name for path in (ROOT / "docs").glob("*.md")))
 
 
 def spans(page: str) -> list[str]:
