@@ -42,7 +42,7 @@ from csc.dictionary import unit_norm
 from csc.learning.surrogate import correlations, minimise_surrogate, project
 from csc.solvers.cd import coordinate_descent
 
-# Largest number of epochs per image; reached where λ = 0, because nothing certifies the codes.
+# Largest number of epochs per image, for codes that nothing certifies, such as where λ = 0.
 MOST_EPOCHS = 1000
 
 

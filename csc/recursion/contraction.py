@@ -49,7 +49,7 @@ class Certificate:
     complement : float
         Upper bound on ‖I − S‖₂.
     rounding : float
-        Allowance for the rounding of S to its dtype, which may lift ISTA's norm of 1 above 1.
+        Allowance for the rounding of S to its dtype, which may lift ISTA's norm above 1.
     """
 
     norm: float

@@ -2,7 +2,7 @@
 
 sporco is the field's reference.  With ``NoBndryCross`` its codes vanish wherever an atom would
 wrap around the image.  That is the grid of :mod:`csc.conv`, so sporco is an independent oracle.
-Only this file and :mod:`csc.learning.sporco` import sporco.
+In this package only this file and :mod:`csc.learning.sporco` import sporco.
 
 The choice of ρ decides how fast ADMM is, and no absolute number suits all problems.  So sporco
 solves the problem at unit size: images with a largest pixel of 1 and, with equal weights, atoms of

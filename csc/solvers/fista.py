@@ -10,7 +10,7 @@ with three additions:
 - L follows the curvature along the step, ‖D(z − y)‖² ≤ L‖z − y‖².  The test is free, because D y
   is a combination of two known D z.  L shrinks by 3 % a step.  When the test fails, L grows and the
   step is taken again.  With sparse codes L falls to a tenth of the Lipschitz constant.
-- Momentum restarts when it raises the objective, ⟨y_k − z_{k+1}, z_{k+1} − z_k⟩ > 0.
+- Momentum restarts when it opposes the gradient step, ⟨y_k − z_{k+1}, z_{k+1} − z_k⟩ > 0.
 - Continuation: from zero, λ comes down to its value step by step, which keeps the codes sparse.
 
 Each image of a batch has its own L, momentum and λ.
@@ -162,7 +162,7 @@ def _least_curvature(p: Problem) -> float:
 
 
 def _advance(p: Problem, steps: Steps, at: Iterate) -> Iterate:
-    """Return the iterate after a step, with momentum restarted where it raises the objective."""
+    """Return the iterate after a step, with momentum restarted where it opposes the step."""
     step, L = _backtrack(p, steps, at)
     coefficient, t = momentum(at.t)
     restart = step.restart_test > 0

@@ -65,7 +65,7 @@ class Step(NamedTuple):
     state: State
     image: Tensor  # D z_new
     squared_move: Tensor  # ‖y − z_new‖²
-    restart_test: Tensor  # ⟨y − z_new, z_new − z⟩, positive where momentum raises P
+    restart_test: Tensor  # ⟨y − z_new, z_new − z⟩, positive where momentum opposes the step
 
 
 class Steps(Protocol):
