@@ -242,7 +242,7 @@ class StackCertificate(NamedTuple):
 
     blocks : certificate of each block, for the features that it was given.
     total : (blocks, B) float64, a bound on the distance of each block's codes from those of the
-        exact stack, in which every block is solved to its minimiser.
+    exact stack, in which every block is solved to its minimiser.
     """
 
     blocks: tuple[BlockCertificate, ...]
