@@ -37,6 +37,7 @@ from csc.checks import (
     spread,
 )
 
+CANDIDATES = 2**14  # correlations that are worth computing one by one
 CHUNK = 2**26  # bytes of codes that a certificate works on at a time
 SUMS = 32  # roundings, at most, in a float64 sum over an image
 
@@ -139,40 +140,58 @@ class Problem(NamedTuple):
         s = dual_scale(xr, rr, ratio)
         return Gap(P, P - dual_value(xr, rr, s))
 
-    def certify(self, z: Tensor, dual: Tensor | None = None) -> Gap:
+    def certify(self, z: Tensor, dual: Tensor | None = None, tol: float = 0.0) -> Gap:
         """Return the certificate of z, computed afresh in float64.
 
-        The dual point is the best multiple of `dual`, an image; by default of x − D z.
+        The dual point is the best multiple of `dual`, an image; by default of x − D z.  If the
+        correlations of the images' dtype already certify `tol`, rounding included, those of float64
+        are not computed.
         """
-        p, z = self.double(), z.double()
-        r = p.residual(z)
-        direction = r if dual is None else p.known(dual.double())
-        return p.certificate(z, r, direction, p.safe_ratio(direction))
+        p = self.double()
+        sizes = CodeSizes.of(z, p.lam, nonneg=p.nonneg)
+        r = p.residual(z.double())
+        direction = r if dual is None else dual
+        coarse = self.known(direction.to(self.x))
+        return self.certificate(sizes, r, coarse, self.safe_ratio(coarse), tol)
 
-    def certificate(self, z: Tensor, r: Tensor, dual: Tensor, ratio: Tensor) -> Gap:
-        """Return the certificate of z from parts in float64, none of them out of date.
+    def certificate(
+        self, sizes: "CodeSizes", r: Tensor, dual: Tensor, ratio: Tensor, tol: float = 0.0
+    ) -> Gap:
+        """Return the certificate of codes from parts that are not out of date.
 
         Parameters
         ----------
-        z, r : Tensor
-            Codes and x − D z.
-        dual : Tensor, shape (B, C, H, W)
+        sizes : CodeSizes
+            Of the codes.
+        r : Tensor, shape (B, C, H, W), float64
+            x − D z.
+        dual : Tensor, shape (B, C, H, W), in the images' dtype
             The dual point is its best multiple.
-        ratio : Tensor, shape (B,)
+        ratio : Tensor, shape (B,), float64
             At least max |Dᵀ dual|/λ, rounding included: see :meth:`rounding_of_correlations`.
+        tol : float
+            If `ratio` does not certify it, the correlations are computed in float64.
         """
-        P = primal(r, z, self.lam, nonneg=self.nonneg)
-        xv, vv = inner(self.x, dual), inner(dual, dual)
-        s = dual_scale(xv, vv, ratio)
+        p, image = self.double(), dual.double()
+        P = 0.5 * inner(r, r) + sizes.l1
+        xv, vv = inner(p.x, image), inner(image, image)
         # A sum of n products has an error of at most n·ε/2 times the sum of their sizes.  D z has
         # M·k² products a pixel, and Σ ‖d_m‖₁‖z_m‖₂ bounds the norm of their sizes.
         u = 0.5 * torch.finfo(torch.float64).eps
-        M, _, k, _ = self.D.shape
-        sizes = self.D.abs().sum((2, 3)).square().sum(1).sqrt() * z.square().sum((2, 3)).sqrt()
-        error = u * M * k * k * sizes.sum(1)  # of r, in norm
-        rounding = error * (inner(r, r).sqrt() + 0.5 * error)
-        rounding += u * SUMS * (P + 1.5 * s * (inner(self.x, self.x) * vv).sqrt())
-        return Gap(P, (P - dual_value(xv, vv, s)).clamp(min=0) + rounding)
+        M, _, k, _ = p.D.shape
+        atoms = p.D.abs().sum((2, 3)).square().sum(1).sqrt()
+        error = u * M * k * k * (atoms * sizes.norms).sum(1)  # of r, in norm
+
+        def gap(ratio: Tensor) -> Gap:
+            s = dual_scale(xv, vv, ratio)
+            rounding = error * (inner(r, r).sqrt() + 0.5 * error)
+            rounding += u * SUMS * (P + 1.5 * s * (inner(p.x, p.x) * vv).sqrt())
+            return Gap(P, (P - dual_value(xv, vv, s)).clamp(min=0) + rounding)
+
+        found = gap(ratio)
+        if self.x.dtype == torch.float64 or bool(found.reached(tol).all()):
+            return found
+        return gap(self.exact_ratio(dual))
 
     def largest_ratio(self, correlation: Tensor) -> Tensor:
         """Return max |Dᵀr|/λ of each image from Dᵀr, shape (B,), float64: r over it is feasible.
@@ -198,14 +217,63 @@ class Problem(NamedTuple):
             )
         return torch.stack(ratios).amax(0)
 
+    def exact_ratio(self, image: Tensor) -> Tensor:
+        """Return `safe_ratio` of an image as in float64: only correlations that may be the largest.
+
+        Correlations in the images' dtype, with their rounding, tell which ones these are.
+        """
+        p, image64 = self.double(), image.double()
+        if bool((p.lam == 0).any()):
+            return p.safe_ratio(image64)
+        correlation = F.conv2d(image, self.D).double()
+        size = correlation if self.nonneg else correlation.abs()
+        slack = self.rounding_of_correlations(image)[:, :, None, None]
+        least = ((size - slack) / p.lam).amax((1, 2, 3), keepdim=True)
+        b, m, i, j = ((size + slack) / p.lam >= least).nonzero(as_tuple=True)
+        if len(b) > CANDIDATES:
+            return p.safe_ratio(image64)
+        k = self.D.shape[-1]
+        windows = image64.unfold(2, k, 1).unfold(3, k, 1)[b, :, i, j]  # (n, C, k, k)
+        dots = (windows * p.D[m]).sum((1, 2, 3))
+        dots = dots if self.nonneg else dots.abs()
+        ratios = (dots + p.rounding_of_correlations(image64)[b, m]) / p.lam.expand(size.shape)[
+            b, m, i, j
+        ]
+        return (
+            torch.full((len(image),), -torch.inf, dtype=torch.float64, device=image.device)
+            .scatter_reduce(0, b, ratios, "amax")
+            .clamp(min=0)
+        )
+
     def rounding_of_correlations(self, image: Tensor) -> Tensor:
         """Return a bound on the rounding of ⟨d_m, image⟩ at any position, shape (B, M).
 
-        n products have an error of at most n·ε/2·‖d_m‖‖image‖.
+        n products have an error of at most n·ε/2·‖d_m‖‖image in the window‖.
         """
-        eps = torch.finfo(image.dtype).eps
-        norms = self.D.square().sum((1, 2, 3)).sqrt()
-        return 0.5 * eps * self.D[0].numel() * inner(image, image).sqrt()[:, None] * norms
+        eps, k = torch.finfo(image.dtype).eps, self.D.shape[-1]
+        norms = self.D.double().square().sum((1, 2, 3)).sqrt()
+        squares = image.double().square().sum(1, keepdim=True)
+        windows = F.avg_pool2d(squares, k, stride=1, divisor_override=1).amax((1, 2, 3))
+        return 0.5 * eps * self.D[0].numel() * windows.sqrt()[:, None] * norms
+
+
+class CodeSizes(NamedTuple):
+    """What a certificate needs of codes, in float64.
+
+    l1 : Tensor, shape (B,)
+        Σ λ|z|; infinite where a code breaks z ≥ 0.
+    norms : Tensor, shape (B, M)
+        ‖z_m‖₂ of each atom's codes.
+    """
+
+    l1: Tensor
+    norms: Tensor
+
+    @staticmethod
+    def of(z: Tensor, lam: Tensor, *, nonneg: bool) -> "CodeSizes":
+        """Return the sizes of dense codes (B, M, h, w)."""
+        norms = torch.linalg.vector_norm(z, dim=(2, 3), dtype=torch.float64)
+        return CodeSizes(_l1(z, lam, nonneg=nonneg), norms)
 
 
 def pose(
@@ -228,12 +296,16 @@ def pose(
 
 def primal(r: Tensor, z: Tensor, lam: Tensor, *, nonneg: bool) -> Tensor:
     """Return ½‖r‖² + Σ λ|z| of each image, in float64; no checks, `lam` broadcasts against z."""
+    return 0.5 * inner(r, r) + _l1(z, lam, nonneg=nonneg)
+
+
+def _l1(z: Tensor, lam: Tensor, *, nonneg: bool) -> Tensor:
+    """Return Σ λ|z| of each image, in float64; infinite where z ≥ 0 is asked for and broken."""
     if lam.shape[2:] == (1, 1):
         l1 = (lam[..., 0, 0].double() * z.abs().sum((2, 3), dtype=torch.float64)).sum(1)
     else:
         l1 = (lam.double() * z.abs()).sum((1, 2, 3))
-    P = 0.5 * inner(r, r) + l1
-    return torch.where((z < 0).flatten(1).any(1), torch.inf, P) if nonneg else P
+    return torch.where((z < 0).flatten(1).any(1), torch.inf, l1) if nonneg else l1
 
 
 def inner(a: Tensor, b: Tensor) -> Tensor:

@@ -15,12 +15,13 @@ from torch import Tensor
 
 from csc.compiled.records import Active, Floats, Ints, Marks, Span
 from csc.compiled.threads import together
-from csc.problem import Problem, dual_scale, dual_value
+from csc.problem import CodeSizes, Problem, dual_scale, dual_value
 
 # Tuned on photographs of 256² to 512² pixels with 32 to 64 atoms of 8×8 to 12×12.
 PROJECTION_EPOCHS = 3  # epochs between the dense passes of a projection
 ROUNDS = 4  # of epochs and a dense pass in a projection
 PARALLEL_FROM = 20_000  # coordinate updates that are worth a second thread
+WINDOWS = 2**14  # windows of codes that are drawn at a time
 FEW_ZEROS = 1000  # zero codes that may stay in the list
 
 
@@ -51,7 +52,7 @@ class ActiveSet:
         from csc.compiled import image, kernels
 
         self.kernels = kernels
-        self.image = image.Image(p, threads)
+        self.problem, self.image = p, image.Image(p, threads)
         self.in_list: Marks = np.zeros(self.image.codes, bool)
         at, values = np.zeros((3, 0), np.int32), np.zeros(0, self.image.dtype)
         if start is not None:
@@ -240,6 +241,30 @@ class ActiveSet:
 
     def _inner(self, a: Floats, b: Floats) -> float:
         return float(self.kernels.inner(a, b, self.image.n))
+
+    def sizes(self) -> CodeSizes:
+        """Return the sizes of the codes."""
+        a = self.active
+        values = a.values.astype(np.float64)
+        norms = np.bincount(a.atoms, values**2, len(self.in_list)) ** 0.5
+        l1 = float(a.lam.astype(np.float64) @ np.abs(values))
+        return CodeSizes(torch.tensor([l1], dtype=torch.float64), torch.from_numpy(norms)[None])
+
+    def residual(self) -> Tensor:
+        """Return x − D z afresh, in float64, (1, C, H, W)."""
+        p, a = self.problem, self.active
+        x, D = p.x.double(), p.D.double()
+        C, (H, W), k = x.shape[1], p.size, D.shape[-1]
+        down, across = np.ogrid[:k, :k]
+        window = (np.arange(C)[:, None, None] * H + down) * W + across  # (C, k, k)
+        image = np.zeros(x.numel())
+        on = np.flatnonzero(a.values)
+        for first in range(0, len(on), WINDOWS):
+            some = on[first : first + WINDOWS]
+            pixels = a.at[some, None] + window.ravel()
+            drawn = D.numpy()[a.atoms[some]].reshape(pixels.shape) * a.values[some, None]
+            image += np.bincount(pixels.ravel(), drawn.ravel(), image.size)
+        return p.known(x - torch.from_numpy(image).view_as(x))
 
     def codes(self) -> Tensor:
         """Return z, (1, M, h, w)."""

@@ -140,7 +140,7 @@ def _solve(
     """Solve for one image, on the CPU."""
     active = ActiveSet(p, start, threads)
     best, objective = Dual(-np.inf, active.r, np.inf), np.inf
-    stopping = Stopping(p, start, max_iter, tol, lambda z: _certify(p, z, active, best))
+    stopping = Stopping(p, start, max_iter, tol, lambda z: _certify(p, z, active, best, tol))
     # The weight is factor · λ.  The factor falls to 1 from where no code would leave zero.
     ratio = active.dense_pass(np.inf)[1]
     factor = ratio if np.isfinite(ratio) else 1.0
@@ -176,12 +176,11 @@ def _solve(
             on_step(epochs, active.codes())
 
 
-def _certify(p: Problem, z: Tensor, active: ActiveSet, best: Dual) -> Gap:
-    """Return the certificate of the codes z of the active set, whose residual is fresh."""
+def _certify(p: Problem, z: Tensor, active: ActiveSet, best: Dual, tol: float) -> Gap:
+    """Return the certificate of the codes z of the active set."""
     dual = active.image.tensor(best.image)
-    if p.x.dtype != torch.float64 or not np.isfinite(best.ratio):
-        return p.certify(z, dual)
-    # In float64 the residual and the dense pass serve as they are.
+    if not np.isfinite(best.ratio):
+        return p.certify(z, dual, tol)
     least = p.lam.amin((2, 3))
     rounding = torch.where(least > 0, p.rounding_of_correlations(dual) / least, 0.0).amax(1)
-    return p.certificate(z, active.image.tensor(active.r), dual, best.ratio + rounding)
+    return p.certificate(active.sizes(), active.residual(), dual, best.ratio + rounding, tol)

@@ -4,6 +4,7 @@ During a run the gap is estimated in the dtype of the images.  Only when the est
 tolerance, and at the end, is the certificate computed: afresh from the codes, in float64.
 """
 
+import functools
 import warnings
 from collections.abc import Callable
 
@@ -47,7 +48,7 @@ class Stopping:
         certify: Callable[[Tensor], Gap] | None = None,
     ) -> None:
         self.p, self.start, self.max_iter, self.tol = p, start, max_iter, tol
-        self.certify = certify or p.certify
+        self.certify = certify or functools.partial(p.certify, tol=tol)
         self.first: Tensor | None = None  # estimate of the objective at the start
         B = len(p.x)
         self.lowest = torch.full((B,), torch.inf, dtype=torch.float64, device=p.x.device)
@@ -139,7 +140,8 @@ class Stopping:
 
 def warn_of_zero_codes(p: Problem, solution: Solution) -> Solution:
     """Warn if all codes are zero because λ ≥ λ_max, and pass the solution on."""
-    if bool(solution.codes.any()) or not bool(p.x.any()):
+    below_zero = solution.objective < 0.5 * inner(p.x, p.x)  # than that of zero codes
+    if bool(below_zero.any()) or bool(solution.codes.any()) or not bool(p.x.any()):
         return solution
     correlation = F.conv2d(p.x, p.D)
     ratio = float(p.largest_ratio(correlation).max())
