@@ -10,8 +10,8 @@ gap P(z) − Δ(ν) bounds the error P(z) − P*, whatever produced z.
 
 The gap bounds the error of the objective, not the distance ‖z − z*‖ of the codes.  Where P grows
 quadratically around its only minimum, P(z) − P* ≥ (μ/2)‖z − z*‖², the distance is at most
-√(2·gap/μ).  One such case is μ = λ_min(DᵀD) > 0: D has full column rank.  A dictionary with more
-atoms than channels has none, and its optimal codes may even differ at the same P*.
+√(2·gap/μ).  One such case is μ = λ_min(DᵀD) > 0: D has full column rank.  With more codes than
+pixel values D has a null space, and several codes may even be optimal.
 
 References
 ----------
@@ -157,12 +157,12 @@ class Problem(NamedTuple):
     def certificate(
         self, sizes: "CodeSizes", r: Tensor, dual: Tensor, ratio: Tensor, tol: float = 0.0
     ) -> Gap:
-        """Return the certificate of codes from parts that are not out of date.
+        """Return the certificate of codes from up-to-date parts.
 
         Parameters
         ----------
         sizes : CodeSizes
-            Of the codes.
+            Sizes of the codes.
         r : Tensor, shape (B, C, H, W), float64
             x − D z.
         dual : Tensor, shape (B, C, H, W), in the images' dtype
@@ -194,9 +194,9 @@ class Problem(NamedTuple):
         return gap(self.exact_ratio(dual))
 
     def largest_ratio(self, correlation: Tensor) -> Tensor:
-        """Return max |Dᵀr|/λ of each image from Dᵀr, shape (B,), float64: r over it is feasible.
+        """Return max |Dᵀr|/λ of each image from Dᵀr, (B,) float64; r divided by it is feasible.
 
-        A code that does not correlate with r bounds nothing, not even where λ = 0.
+        Codes whose correlation is zero do not count, even where λ = 0.
         """
         return _largest_ratio(correlation, self.lam, nonneg=self.nonneg)
 
@@ -218,9 +218,9 @@ class Problem(NamedTuple):
         return torch.stack(ratios).amax(0)
 
     def exact_ratio(self, image: Tensor) -> Tensor:
-        """Return `safe_ratio` of an image as in float64: only correlations that may be the largest.
+        """Return `safe_ratio` in float64, from the few correlations that may be the largest.
 
-        Correlations in the images' dtype, with their rounding, tell which ones these are.
+        Correlations in the images' dtype, with bounds on their rounding, tell which these are.
         """
         p, image64 = self.double(), image.double()
         if bool((p.lam == 0).any()):
@@ -300,7 +300,7 @@ def primal(r: Tensor, z: Tensor, lam: Tensor, *, nonneg: bool) -> Tensor:
 
 
 def _l1(z: Tensor, lam: Tensor, *, nonneg: bool) -> Tensor:
-    """Return Σ λ|z| of each image, in float64; infinite where z ≥ 0 is asked for and broken."""
+    """Return Σ λ|z| of each image, in float64; infinite where a code breaks z ≥ 0."""
     if lam.shape[2:] == (1, 1):
         l1 = (lam[..., 0, 0].double() * z.abs().sum((2, 3), dtype=torch.float64)).sum(1)
     else:

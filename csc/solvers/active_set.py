@@ -1,7 +1,7 @@
 """The active set of coordinate descent: the residual of an image and a list of coordinates.
 
-Sweeps visit only listed coordinates.  A dense pass computes Dᵀr and lists coordinates that violate
-|Dᵀr| ≤ λ.
+Sweeps visit only the coordinates in the list.  A dense pass computes Dᵀr and adds coordinates that
+violate |Dᵀr| ≤ λ.
 """
 
 import copy
@@ -45,7 +45,7 @@ class ActiveSet:
     r : array
         The residual, flat.
     active : Active
-        The listed coordinates and their codes.
+        The list of coordinates and their codes.
     """
 
     def __init__(self, p: Problem, start: Tensor | None, threads: int) -> None:
@@ -65,7 +65,7 @@ class ActiveSet:
         self.refresh()
 
     def dense_pass(self, factor: float) -> tuple[int, float]:
-        """List coordinates with |Dᵀr| > factor · λ; return their number and max |Dᵀr|/λ.
+        """Add coordinates with |Dᵀr| > factor · λ; return their number and max |Dᵀr|/λ.
 
         If more than half of the codes are zero, the zeros leave the list.
         """
@@ -93,7 +93,7 @@ class ActiveSet:
         )
 
     def sweep(self, factor: float, epochs: int) -> None:
-        """Minimise over every listed coordinate in turn, `epochs` times; the weight is factor·λ."""
+        """Minimise over each coordinate of the list, `epochs` times; the weight is factor·λ."""
         image = self.image
 
         def run(span: Span) -> None:
@@ -121,8 +121,8 @@ class ActiveSet:
     def polish(self, steps: int) -> Floats:
         """Solve for the non-zero codes with their signs held, by conjugate gradients.
 
-        Codes that change sign on the way become zero, if that lowers the objective; otherwise all
-        codes stay.  Return the residual before this, which is nearer to the dual optimum.
+        Codes that change sign become zero.  If the objective does not fall, all codes stay as they
+        were.  Return the residual before codes become zero; it is nearer to the dual optimum.
         """
         before, objective = self.active.values, self.objective()
         on = np.flatnonzero(before)
@@ -167,7 +167,7 @@ class ActiveSet:
         return change, r
 
     def _gather(self, r: Floats) -> Floats:
-        """Return ⟨d_m, window of r⟩ of all listed coordinates."""
+        """Return ⟨d_m, window of r⟩ of all coordinates in the list."""
         out = np.empty_like(self.active.values)
 
         def run(span: Span) -> None:
@@ -179,7 +179,7 @@ class ActiveSet:
         return out
 
     def _subtract(self, r: Floats, values: Floats) -> None:
-        """Subtract D z from r in place, with `values` as the listed codes of z."""
+        """Subtract D z from r in place, with `values` as the codes of the list."""
         image = self.image
 
         def run(span: Span) -> None:

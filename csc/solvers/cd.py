@@ -6,8 +6,8 @@ The residual r = x − D z is kept as an image.  One coordinate is minimised exa
 
 at the cost of one window of pixels.  Sweeps visit an active set only.  Now and then a dense pass
 computes Dᵀr, adds coordinates with |Dᵀr| > λ, and estimates the gap.  λ comes down to its value
-step by step, which keeps the set small on the way.  At less than a few percent of non-zero codes an
-epoch takes microseconds where a dense iteration takes milliseconds.
+step by step, which keeps the set small on the way.  If at most a few percent of the codes are
+non-zero, an epoch takes microseconds and a dense iteration milliseconds.
 
 At the final λ a few steps of conjugate gradients follow the epochs.  They hold the signs of the
 non-zero codes, and resolve groups of overlapping atoms, where coordinate descent is slow.
@@ -46,7 +46,7 @@ from csc.solvers.stopping import Stopping, warn_of_zero_codes
 LOWER = 0.6  # continuation: the factor of λ between its changes
 LOWER_EPOCHS = 3  # epochs between changes of λ
 FIRST_EPOCHS, MOST_EPOCHS = 20, 40  # epochs between dense passes at the final λ
-SETTLED = 0.1  # a decrease of the objective by this part of the tolerance is worth a projection
+SETTLED = 0.1  # project once the objective falls by less than this part of the tolerance
 POLISH = 5  # steps of conjugate gradients after the epochs
 
 
@@ -141,7 +141,7 @@ def _solve(
     active = ActiveSet(p, start, threads)
     best, objective = Dual(-np.inf, active.r, np.inf), np.inf
     stopping = Stopping(p, start, max_iter, tol, lambda z: _certify(p, z, active, best, tol))
-    # The weight is factor · λ.  The factor falls to 1 from where no code would leave zero.
+    # The weight is factor · λ.  The factor starts where all codes stay zero, and falls to 1.
     ratio = active.dense_pass(np.inf)[1]
     factor = ratio if np.isfinite(ratio) else 1.0
     epochs, between, arrived = 0, FIRST_EPOCHS // 2, False

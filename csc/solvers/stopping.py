@@ -1,7 +1,7 @@
 """When a solver stops, why, and what it returns.
 
-During a run the gap is estimated in the dtype of the images.  Only when the estimate reaches the
-tolerance, and at the end, is the certificate computed: afresh from the codes, in float64.
+During a run the gap is estimated in the dtype of the images.  Where the run may end, the
+certificate is computed afresh from the codes.
 """
 
 import functools
@@ -19,13 +19,13 @@ from csc.solution import Solution, Status
 
 # Below this part of P(0) the error of an uncertified objective is measured against P(0).
 SMALL = 1e-3
-# An objective that does not fall for so many looks is at the floor of its dtype, if the relative
-# gap is within so many ε.
+# An objective has reached the floor of its dtype if it has not fallen for PATIENCE checks, and the
+# relative gap is at most NEAR · ε.
 PATIENCE, NEAR = 10, 100
 
 
 class Stopping:
-    """The end of one run: `over` decides it, `solution` tells what was found.
+    """The end of one run: `over` decides when, `solution` returns what was found.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ class Stopping:
     start : Tensor or None
         Codes that the run starts from, None for zero.
     max_iter, tol
-        As of :func:`csc.ista`.
+        As in :func:`csc.ista`.
     certify : callable, optional
         Computes the certificate of codes; :meth:`csc.problem.Problem.certify` by default.
     """
@@ -73,7 +73,7 @@ class Stopping:
         if not last and (self.tol == 0 or not bool((likely | stalled | settled).all())):
             return False
         self.k, self.z, self.found = k, z, self.certify(z)
-        # With half the tolerance to spare in the dtype, what is missing is lost to rounding.
+        # If the estimate is at half the tolerance, only rounding keeps the certificate above it.
         floor = stalled | estimate.reached(self.tol / 2)
         self.statuses = [
             Status.CONVERGED if done
@@ -87,7 +87,7 @@ class Stopping:
         return last or Status.ITERATIONS not in self.statuses
 
     def solution(self) -> Solution:
-        """Return the solution where the run is over, or the start where that is better."""
+        """Return the solution after the run; images where the start is better keep the start."""
         z, found = self.z, self.found
         worse = self._worse_than_start()
         if bool(worse.any()):
@@ -106,13 +106,13 @@ class Stopping:
             return now > self._objective_at_zero()
         precise = torch.finfo(self.z.dtype).eps < 1e-6
         if precise and self.first is not None and bool((now < 0.99 * self.first).all()):
-            return torch.zeros_like(now, dtype=torch.bool)  # no rounding makes up for that
+            return torch.zeros_like(now, dtype=torch.bool)  # more than rounding can explain
         return now > self.p.objective(self.start)
 
     def _stalled(self, estimate: Gap, eps: float) -> Tensor:
-        """Tell for each image whether its objective has not fallen for some looks, near its floor.
+        """Tell for each image whether its objective has not fallen for PATIENCE checks.
 
-        A fall by less than a quarter of ε counts as rounding.
+        Falls of less than a quarter of ε count as rounding.  The gap must be near ε, too.
         """
         fell = estimate.objective < self.lowest * (1 - eps / 4)
         self.lowest = torch.where(fell, estimate.objective, self.lowest)
