@@ -49,9 +49,9 @@ from csc.checks import check_dictionary, check_finite, check_images, check_weigh
 from csc.conv import gram
 from csc.prox import shrink
 from csc.recursion.kernel import complement
+from csc.recursion.spectrum import grid_for_all_sizes
 from csc.recursion.unfold import Kernels, unfold
 
-_POINTS = 16  # grid points per axis and unit of degree: a factor of 1.039 on the norm
 _BELOW = 1 - 1e-6  # keeps float32 kernels under the bound after scaling
 
 
@@ -87,12 +87,12 @@ def norm_bound(kernel: Tensor) -> float:
     k = kernel.shape[-1]
     if k % 2 == 0:
         raise ValueError(f"the kernel must have an odd side, got {k}")
-    N = max(k, _POINTS * (k // 2))
+    grid, factor = grid_for_all_sizes(k)
     K = kernel.detach().double()
     K = K if K.shape[0] <= K.shape[1] else K.transpose(0, 1)
-    symbol = torch.fft.rfft2(K, s=(N, N)).permute(2, 3, 0, 1)
+    symbol = torch.fft.rfft2(K, s=grid).permute(2, 3, 0, 1)
     largest = float(torch.linalg.eigvalsh(symbol @ symbol.mH).amax())
-    return math.sqrt(max(largest, 0.0)) * math.cos(math.pi * (k // 2) / N) ** -2
+    return factor * math.sqrt(max(largest, 0.0))
 
 
 class BlockCertificate(NamedTuple):

@@ -233,11 +233,16 @@ def _grid(S: Tensor, size: Size | None, periodic: bool) -> tuple[Size, float]:
     if size is None:
         if periodic:
             raise ValueError("periodic codes need a size (height, width); or drop periodic=True")
-        N = _POINTS * max(1, s // 2)
-        return (N, N), math.cos(math.pi * (s // 2) / N) ** -2
+        return grid_for_all_sizes(s)
     check_size(size)
     edge = 0 if periodic else s - 1
     return (size[0] + edge, size[1] + edge), 1.0
+
+
+def grid_for_all_sizes(side: int) -> tuple[Size, float]:
+    """Return a grid for kernels of a side, and the factor from its bound to all frequencies."""
+    N, degree = _POINTS * max(1, side // 2), side // 2
+    return (N, N), math.cos(math.pi * degree / N) ** -2
 
 
 def _responses(S: Tensor, size: Size) -> Iterator[Tensor]:
