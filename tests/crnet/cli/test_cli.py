@@ -473,7 +473,7 @@ def test_evaluate_refuses_what_it_would_misread(here: Path, capsys) -> None:
     assert call("evaluate", *options, "--sets", "deep") == 2
     assert "16-bit colour" in one_line(capsys)
     assert call("evaluate", *options, "--sets", "small") == 2
-    assert "SSIM needs images of at least 11x11" in one_line(capsys)
+    assert "SSIM needs 11x11 pixels inside the border" in one_line(capsys)
     assert call("evaluate", "--data", ".", "--sets", "small", "--scales", 5) == 2
     assert "not by 5" in one_line(capsys)
 
