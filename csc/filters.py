@@ -82,8 +82,10 @@ def tikhonov_filter(x: Tensor, mu: float = 5.0, pad: int = 16) -> tuple[Tensor, 
     return low, x - low
 
 
-def mirrored(i: Tensor, n: int) -> Tensor:
+def mirrored(i: Tensor, n: int | Tensor) -> Tensor:
     """Return the pixels at integer positions i of an axis of n pixels, mirrored at its ends.
+
+    n may be a tensor that broadcasts to i.
 
     Examples
     --------

@@ -20,6 +20,7 @@ from torch import Tensor
 from baselines.resample import imresize
 from crnet.ensemble import turned
 from crnet.training.patches import MARGIN, Batch, Cuts, Place, Sampler
+from csc.filters import mirrored
 
 
 class DeviceSampler:
@@ -111,20 +112,14 @@ class _Row:
         """Return patches (B, C, side, side) in [0, 1], mirrored beyond the edges, as float32."""
         height, width = self.height[index][:, None], self.width[index][:, None]  # (B, 1)
         along = torch.arange(side, device=index.device)
-        rows = _mirrored(top[:, None] + along, height)  # (B, side)
-        columns = _mirrored(left[:, None] + along, width)
+        rows = mirrored(top[:, None] + along, height)  # (B, side)
+        columns = mirrored(left[:, None] + along, width)
         plane = (height * width)[..., None]  # (B, 1, 1)
         start = self.start[index][:, None, None]
         inside = start + (rows * width)[:, :, None] + columns[:, None]  # (B, side, side)
         channel = torch.arange(self.channels, device=index.device)[:, None, None]
         values = self.values[inside[:, None] + channel * plane[:, None]]
         return self.unit[values.int()] if values.dtype == torch.uint8 else values.float()
-
-
-def _mirrored(at: Tensor, n: Tensor) -> Tensor:
-    """Mirror positions outside [0, n) at the edges."""
-    at = at % (2 * n)
-    return torch.where(at < n, at, 2 * n - 1 - at)
 
 
 def _turns(n: int) -> Tensor:
