@@ -2,7 +2,8 @@
 
 The header of a weights file holds a card: the architecture and its arguments, the scales, the
 training data and recipe, and the measured PSNR.  The file alone is enough to rebuild the network.
-`load` also takes a checkpoint of training (``.ckpt``) and returns its averaged weights.
+`load` also takes a checkpoint of training (``.ckpt``), whose averaged weights it returns, and
+published PyTorch files (``.pth``, ``.pt``).
 """
 
 import json
@@ -21,6 +22,7 @@ from baselines.matlab import load_matlab
 from baselines.networks.scn import SCN
 from baselines.networks.srcnn import SRCNN
 from baselines.networks.vdsr import VDSR
+from baselines.torch_files import read_torch
 from crnet import networks
 from crnet.data import sha256
 from crnet.errors import ImageFileError, WeightsError, words
@@ -224,6 +226,56 @@ def of_matlab(path: str | Path, scales: Iterable[int] = ()) -> tuple[Network, Ca
     return net, Card(name, kind, _arguments(net), made, told, {})
 
 
+def of_torch(path: str | Path, scales: Iterable[int] = ()) -> "Stored":
+    """Return the network in a published PyTorch file, see :mod:`baselines.torch_files`.
+
+    Parameters
+    ----------
+    path : str or Path
+        ``.pth`` or ``.pt`` file.
+    scales : iterable of int
+        The scales that the network was trained for, where the file does not say them: SRCNN, VDSR
+        and MemNet.
+
+    Returns
+    -------
+    Stored
+        Its card has the name of the file and its SHA-256.  Without `scales`, the card of SRCNN,
+        VDSR or MemNet names none, and the network takes any scale.
+
+    Raises
+    ------
+    WeightsError
+        If the file is missing, cannot be opened safely, or holds no known network.
+    ValueError
+        If the network upscales by other scales than these.
+    """
+    path = Path(path)
+    found = read_torch(path)
+    wanted = tuple(sorted(set(scales)))
+    if wanted and wanted[0] < 2:
+        raise ValueError(f"scales must be ≥ 2, got {words(wanted, 'and')}")
+    if wanted and found.scales and wanted != found.scales:
+        raise ValueError(
+            f"scales must be {words(found.scales, 'and')} for the {found.architecture} of {path}; "
+            f"got {words(wanted, 'and')}"
+        )
+    about = Card(
+        name=re.sub(r"[^\w.+-]", "-", path.stem),
+        architecture=found.architecture,
+        arguments=found.arguments,
+        scales=found.scales or wanted,
+        training={"weights": f"{path.name}, SHA-256 {sha256(path)}"},
+        psnr={},
+    )
+
+    def read() -> dict[str, Tensor]:
+        _check_finite(path, found.tensors)
+        return found.tensors
+
+    return Stored(path, about, read)
+
+
 def _arguments(net: SRCNN | VDSR | SCN) -> dict[str, int | float | bool | list[int]]:
     """Read the arguments of a network's constructor from its layers."""
     if isinstance(net, SCN):
@@ -315,13 +367,17 @@ class Stored:
 
 
 def stored(path: Path) -> Stored:
-    """Return the network in a weights file or a checkpoint; a checkpoint is read as a whole.
+    """Return the network in a weights file, a checkpoint or a published PyTorch file.
+
+    Of a weights file only the header is read; the others are read as a whole.
 
     Raises
     ------
     WeightsError
-        If the file is missing, damaged or not one of ours.
+        If the file is missing or damaged, or holds no network that is known.
     """
+    if path.suffix in (".pth", ".pt"):
+        return of_torch(path)
     return _in_checkpoint(path) if path.suffix == ".ckpt" else in_weights_file(path)
 
 

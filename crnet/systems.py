@@ -106,7 +106,7 @@ def find(name: str) -> Found:
         path = weights.bundled(name) if name in LEARNED else loading.find(name)
     except WeightsError as error:
         raise WeightsError(f"{error}; baselines: {', '.join(BASELINES)}") from error
-    if path.suffix == ".ckpt":
+    if path.suffix in (".ckpt", ".pth", ".pt"):
         return _network(loading.stored(path))
     card, *_ = weights.header(path)
     if "architecture" in card:

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from crnet import loading
@@ -24,7 +25,7 @@ def add(p: Parser) -> None:
         "file",
         type=Path,
         metavar="FILE",
-        help="checkpoint of a run, weights file, or published weights of SRCNN, VDSR or SCN (.mat)",
+        help="checkpoint of a run, weights file, or published weights (.mat, .pth or .pt)",
     )
     p.add_argument("out", type=Path, metavar="OUT", help="weights file to write (.safetensors)")
     p.add_argument(
@@ -32,8 +33,8 @@ def add(p: Parser) -> None:
         nargs="+",
         type=int,
         metavar="N",
-        help="scales that the network of a .mat file was trained for: one for SRCNN, one or "
-        "several for VDSR (default: 2 for SCN; all others say their own)",
+        help="scales that the network of a .mat, .pth or .pt file was trained for, where the file "
+        "does not say them (default: 2 for SCN)",
     )
     add_data(p)
     p.add_argument(
@@ -76,9 +77,25 @@ def _read(arguments: argparse.Namespace) -> tuple[Network, Card]:
             return loading.of_matlab(given, arguments.scales or ())
         except ValueError as error:
             raise UsageError(f"--{error}") from error
+    if given.suffix in (".pth", ".pt"):
+        return _published(given, arguments.scales or ())
     if arguments.scales:
-        raise UsageError(f"--scales is for a .mat file; {given} says its own")
+        raise UsageError(f"--scales is for .mat, .pth and .pt files; {given} says its own")
     file = loading.stored(loading.find(given))
+    return file.network(), file.card
+
+
+def _published(given: Path, scales: Sequence[int]) -> tuple[Network, Card]:
+    """Read a published PyTorch file."""
+    try:
+        file = loading.of_torch(given, scales)
+    except ValueError as error:
+        raise UsageError(f"--{error}") from error
+    if not file.card.scales:
+        raise UsageError(
+            f"--scales must say the scales that the {file.card.architecture} of {given} was "
+            f"trained for; the file does not"
+        )
     return file.network(), file.card
 
 

@@ -25,6 +25,8 @@ from crnet.measuring.evaluate import score
 from crnet.systems import find
 from crnet.training.recipe import Recipe
 from tests.baselines.test_matlab import scn, srcnn, vdsr
+from tests.baselines.test_torch_files import EDSR as torch_edsr
+from tests.baselines.test_torch_files import VDSR as torch_vdsr
 from tests.crnet.pictures import opened, photo, png16, save
 
 
@@ -585,6 +587,24 @@ def test_published_weights_become_a_model(
         options = ["--data", ".", "--sets", "mine", "--scales", scale, "--no-paper"]
         assert call("evaluate", *options, "--model", "net.safetensors") == 0
         assert capsys.readouterr().out.splitlines()[1].split()[2:4] == ["net", expected]
+
+
+def test_published_pytorch_files_are_models(here: Path, capsys) -> None:
+    save(here / "a.png", photo(9, 8))
+    torch.save({"params": torch_edsr(2).state_dict()}, "theirs.pth")
+    assert call("upscale", "a.png", "--scale", "2", "--model", "theirs.pth", "-o", "b.png") == 0
+    assert call("export", "theirs.pth", "net.safetensors", "--sets") == 0
+    assert crnet.card("net.safetensors").scales == (2,)
+    lr = torch.rand(1, 3, 9, 8)
+    assert torch.equal(find("net.safetensors").open()(lr, 2), find("theirs.pth").open()(lr, 2))
+    capsys.readouterr()
+    assert call("export", "theirs.pth", "other.safetensors", "--sets", "--scales", "3") == 2
+    assert "--scales must be 2 for the EDSR of theirs.pth; got 3" in one_line(capsys)
+    torch.save(torch_vdsr().state_dict(), "vdsr.pth")
+    assert call("export", "vdsr.pth", "vdsr.safetensors", "--sets") == 2
+    assert "--scales must say the scales that the VDSR of vdsr.pth" in one_line(capsys)
+    assert call("export", "vdsr.pth", "vdsr.safetensors", "--sets", "--scales", "2", "3") == 0
+    assert crnet.card("vdsr.safetensors").scales == (2, 3)
 
 
 @pytest.mark.parametrize(
