@@ -4,6 +4,7 @@ No line raises, whatever the stream: closed, full, or of an encoding that lacks 
 command did decides its exit code, and a message about it does not.
 """
 
+import logging
 import os
 import re
 import sys
@@ -32,6 +33,23 @@ def say(text: str) -> bool:
 def tell(text: str) -> bool:
     """Write lines on standard error; return whether they arrived there."""
     return _write(sys.stderr, text)
+
+
+class _Log(logging.Handler):
+    """Writes what a library logs on standard error."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tell(f"crnet: {record.getMessage()}")
+
+
+_log = _Log(logging.INFO)
+
+
+def tell_what_is_logged(library: str) -> None:
+    """From now on, tell on standard error what a library logs, as csc does before it compiles."""
+    logger = logging.getLogger(library)
+    logger.setLevel(logging.INFO)
+    logger.addHandler(_log)  # once, however often it is called
 
 
 def printable(text: object) -> str:

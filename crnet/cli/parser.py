@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import crnet
 from crnet.cli.arguments import Parser, add_commands
 from crnet.cli.interrupt import check_interrupt
-from crnet.cli.messages import UsageError, fail, say
+from crnet.cli.messages import UsageError, fail, say, tell_what_is_logged
 
 COMMANDS = (
     ("upscale", "enlarge image files", "crnet.cli.upscale"),
@@ -43,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     from crnet.errors import CRNetError, ImageFileError
 
+    tell_what_is_logged("csc")
     try:
         code: int = arguments.run(arguments)
         return code

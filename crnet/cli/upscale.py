@@ -75,6 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
     )
     failed = 0
     for source, target in jobs:
+        check_interrupt()
         try:
             lost = _upscale_file(source, target, upscale, arguments)
         except ImageFileError as error:

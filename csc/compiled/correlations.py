@@ -8,13 +8,13 @@ slowly.
 """
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from csc.compiled.cache import kernel
 from csc.compiled.records import Places
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def correlate_codes(
     atoms: Places,
     rows: Places,

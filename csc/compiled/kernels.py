@@ -7,9 +7,9 @@ Only :mod:`csc.compiled.image` and its users import this module, because numba l
 """
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from csc.compiled.cache import kernel
 from csc.compiled.intrinsics import correlate, dot, subtract
 from csc.compiled.records import (
     ATOMS,
@@ -35,7 +35,7 @@ from csc.compiled.records import (
 BUILT_FROM = "62b0c6ae0cb1"
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def sweep(
     r: Floats,
     mask: Mask,
@@ -75,7 +75,7 @@ def sweep(
                 subtract(r, atoms, m, at[i], change, mask)
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def subtract_all(
     r: Floats, mask: Mask, atoms: Atoms, active: Active, values: Floats, span: Span
 ) -> None:
@@ -86,7 +86,7 @@ def subtract_all(
             subtract(r, atoms, np.int64(index[i]), at[i], values[i], mask)
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def gather(r: Floats, atoms: Atoms, active: Active, out: Floats, span: Span) -> None:
     """Write ⟨d_m, window of r⟩ of a span of the list into `out`."""
     index, at = active.atoms, active.at
@@ -94,7 +94,7 @@ def gather(r: Floats, atoms: Atoms, active: Active, out: Floats, span: Span) -> 
         out[i] = dot(r, atoms, np.int64(index[i]), at[i])
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def relist(active: Active, found: Ints, drop_zeros: bool, in_list: Marks) -> tuple[Ints, Floats]:
     """Merge new coordinates (3, n) into a list; both are sorted by row.
 
@@ -125,7 +125,7 @@ def relist(active: Active, found: Ints, drop_zeros: bool, in_list: Marks) -> tup
     return merged, kept
 
 
-@njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
+@kernel(fastmath={"reassoc", "contract"})
 def inner(a: Floats, b: Floats, n: int) -> float:
     """Return the sum of a·b over the first n entries, in float64."""
     total = 0.0
@@ -134,7 +134,7 @@ def inner(a: Floats, b: Floats, n: int) -> float:
     return total
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def dense_pass(
     r: Floats, atoms: Atoms, weights: Weights, factor: Float, in_list: Marks, span: Span
 ) -> tuple[Ints, Float]:
@@ -176,7 +176,7 @@ def dense_pass(
     return found[:, :n], ratio.max()
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def _block(r: Floats, groups: int) -> Block:
     """Return a block for the positions of one call of `correlate`, with infinite levels."""
     width = VECTORS * VECTOR_BYTES // r.itemsize
@@ -188,13 +188,13 @@ def _block(r: Floats, groups: int) -> Block:
     )
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def _varies(weights: Weights) -> bool:
     """Tell whether λ differs between the positions of an atom."""
     return weights.lam.strides[1] != 0 or weights.lam.strides[2] != 0
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def _set_levels(level: Floats, weights: Weights, varied: bool, factor: Float) -> None:
     """Set the levels above which a correlation is examined.
 
@@ -209,7 +209,7 @@ def _set_levels(level: Floats, weights: Weights, varied: bool, factor: Float) ->
             level[m] = 0
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def _worst(
     block: Block,
     group: int,
@@ -252,7 +252,7 @@ def _worst(
     return worst, column
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def _doubled(found: Ints) -> Ints:
     """Return a copy with room for as many columns again."""
     n = found.shape[1]
@@ -261,7 +261,7 @@ def _doubled(found: Ints) -> Ints:
     return grown
 
 
-@njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz", "nnan"})
+@kernel(fastmath={"reassoc", "contract", "nsz", "nnan"})
 def proximal_step(
     r: Floats,
     atoms: Atoms,
@@ -332,7 +332,7 @@ def proximal_step(
     return squares, products
 
 
-@njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz", "nnan"})
+@kernel(fastmath={"reassoc", "contract", "nsz", "nnan"})
 def _shrink_run(
     now: Floats,
     before: Floats,
@@ -359,7 +359,7 @@ def _shrink_run(
     return size, square, product
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def synthesise(image: Floats, atoms: Atoms, z: NDArray[np.float32] | NDArray[np.float64]) -> None:
     """Add the synthesis of codes (M, h, w) to an image."""
     M, h, w = z.shape

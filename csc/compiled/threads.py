@@ -1,11 +1,14 @@
-"""Threads for the compiled kernels, and one thread for PyTorch while they run."""
+"""Threads for the compiled kernels; one thread for PyTorch, and a safe Ctrl-C, while they run."""
 
 import functools
 import os
+import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from types import FrameType
 from typing import TypeVar
 
 import torch
@@ -33,8 +36,7 @@ def one_torch_thread() -> Iterator[int]:
     kernels need.  PyTorch has a number of threads for each calling thread, and a default for new
     threads.
 
-    A Ctrl-C while numba loads a kernel comes out of numba as a SystemError.  This turns it back
-    into a KeyboardInterrupt.
+    Within the block Ctrl-C waits while numba compiles or kernels run.
     """
     global _inside, _threads
     depth = _here.depth
@@ -47,11 +49,8 @@ def one_torch_thread() -> Iterator[int]:
         torch.set_num_threads(1)
     _here.depth = depth + 1
     try:
-        yield had
-    except SystemError as error:
-        if _interrupted(error):
-            raise KeyboardInterrupt from error
-        raise
+        with _ctrl_c_after_kernels():
+            yield had
     finally:
         _here.depth = depth
         if depth == 0:
@@ -60,11 +59,66 @@ def one_torch_thread() -> Iterator[int]:
             _inside -= 1
 
 
+class _CtrlC:
+    """The handler that Ctrl-C had, and whether one waits for it."""
+
+    handler: Callable[[int, FrameType | None], object] | None = None
+    waits = False
+
+
+@contextmanager
+def _ctrl_c_after_kernels() -> Iterator[None]:
+    """Let Ctrl-C wait while numba is at work or threads run kernels.
+
+    An exception of a signal handler is lost inside numba, or becomes another one.  A second Ctrl-C
+    does not wait.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if _CtrlC.handler is not None or not callable(before) or not _in_main_thread():
+        yield
+        return
+    _CtrlC.handler, _CtrlC.waits = before, False
+    signal.signal(signal.SIGINT, _on_ctrl_c)
+    try:
+        yield
+    except SystemError as error:  # from numba's C code
+        if _interrupted(error):
+            raise KeyboardInterrupt from error
+        raise
+    finally:
+        signal.signal(signal.SIGINT, before)
+        try:
+            _handle_ctrl_c()
+        finally:
+            _CtrlC.handler = None
+
+
+def _on_ctrl_c(number: int, frame: FrameType | None) -> None:
+    first, _CtrlC.waits = not _CtrlC.waits, True
+    while frame is not None and first:
+        name = str(frame.f_globals.get("__name__"))
+        if name == __name__ or name.split(".")[0] == "numba":
+            return
+        frame = frame.f_back
+    _handle_ctrl_c()
+
+
+def _handle_ctrl_c() -> None:
+    """Call the handler of a Ctrl-C that waits, if one does."""
+    if _CtrlC.waits and _CtrlC.handler is not None and _in_main_thread():
+        _CtrlC.waits = False
+        _CtrlC.handler(signal.SIGINT, sys._getframe())
+
+
 def _interrupted(error: BaseException | None) -> bool:
     """Tell whether a KeyboardInterrupt led to an error."""
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__cause__ or error.__context__
     return error is not None
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
 
 
 def torch_threads() -> int:
@@ -75,14 +129,13 @@ def torch_threads() -> int:
 
 def together(run: Callable[[Part], Result], parts: list[Part]) -> list[Result]:
     """Return the results of `run` for all parts, which run in parallel, the last on this thread."""
-    if len(parts) < 2:
-        return [run(part) for part in parts]
     waiting = [_pool().submit(run, part) for part in parts[:-1]]
     try:
-        last = run(parts[-1])
+        last = [run(part) for part in parts[-1:]]
     finally:  # no part runs on after this returns or raises
         wait(waiting)
-    return [*(other.result() for other in waiting), last]
+    _handle_ctrl_c()
+    return [*(other.result() for other in waiting), *last]
 
 
 @functools.cache

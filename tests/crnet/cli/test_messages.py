@@ -144,20 +144,66 @@ sys.exit(main(["models"]))
     assert (run.returncode, run.stdout, run.stderr) == (130, "", "crnet: interrupted\n")
 
 
-def test_ctrl_c_that_a_library_swallows_ends_the_command(here: Path, capsys, monkeypatch) -> None:
+COMPILING = """
+import os, signal, sys
+from numba.core import event
+from crnet.cli import main
+
+class Once(event.Listener):
+    came = False
+    def on_start(self, started):
+        if not Once.came:
+            Once.came = True
+            os.kill(os.getpid(), signal.SIGINT)
+    def on_end(self, ended):
+        pass
+
+event.register("numba:compile", Once())
+code = main(["upscale", "a.png", "--model", "csc-sr"])
+sys.exit(code if Once.came else "nothing was compiled")
+"""
+
+
+def test_ctrl_c_during_the_first_compilation_is_one_line(here: Path) -> None:
+    """numba would lose it; and what is compiled, and for how long, is told before."""
+    save(here / "a.png", photo(8, 8))
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(Path(crnet.__file__).parents[1]),
+        "NUMBA_CACHE_DIR": str(here / "cache"),
+    }
+    command = [sys.executable, "-c", COMPILING]
+    run = subprocess.run(
+        command, capture_output=True, text=True, env=environment, check=False, timeout=600
+    )
+    assert (run.returncode, run.stdout) == (130, "")
+    assert run.stderr.splitlines() == [
+        "crnet: compiling for 5×5 atoms, once; this takes some seconds", "crnet: interrupted"
+    ]  # fmt: skip
+    assert sorted(os.listdir()) == ["a.png", "cache"]
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_ctrl_c_that_a_library_swallows_ends_the_command(
+    lost: bool, here: Path, capsys, monkeypatch
+) -> None:
     for name in "ab":
         save(here / f"{name}.png", photo(8, 8, seed=ord(name)))
+    upscale = crnet.upscale_picture
 
-    def compiles(*_: object) -> None:
+    def compiles(*given: object) -> object:
         try:
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(1)
         except KeyboardInterrupt:
+            if lost:
+                return upscale(*given)
             raise RuntimeError("no compiled object yet") from None
 
     monkeypatch.setattr("crnet.cli.upscale.upscale_picture", compiles)
     assert crnet.cli.main(["upscale", ".", "--model", "bicubic"]) == 130
     told = capsys.readouterr()
-    assert (told.out, told.err) == ("", "crnet: interrupted\n")
-    assert sorted(os.listdir()) == ["a.png", "b.png"]
+    written = ["a_bicubic_x2.png"] if lost else []
+    assert (told.out.split(), told.err) == (written, "crnet: interrupted\n")
+    assert sorted(os.listdir()) == sorted(["a.png", "b.png", *written])
     assert crnet.cli.main(["upscale", "none.png", "--model", "bicubic"]) == 1
