@@ -31,6 +31,7 @@ from crnet.networks import Network
 from crnet.training.checkpoint import averaged_weights, recipe_of, training_state
 from crnet.training.recipe import Recipe
 from crnet.training.recipe import bundled as recipes
+from csc.html import table
 
 NAME = r"[\w.+-]+"
 """Pattern of a model's name."""
@@ -88,6 +89,16 @@ class Card:
                     f"a card's argument {key} must be a number or a list of whole "
                     f"numbers, got {v!r}"
                 )
+
+    def _repr_html_(self) -> str:
+        """Return what the network is and measures, for notebooks."""
+        sizes = ", ".join(f"{key} {value}" for key, value in self.arguments.items())
+        rows = [
+            [name, *(f"{psnr[str(s)]:.2f}" if str(s) in psnr else "" for s in self.scales)]
+            for name, psnr in self.psnr.items()
+        ]
+        head = ["PSNR in dB", *(f"×{scale}" for scale in self.scales)]
+        return table(f"{self.name}: {self.architecture}({sizes})", head, rows)
 
 
 def build(

@@ -29,6 +29,7 @@ from torch import Tensor
 from csc import analysis
 from csc.attribution import shares
 from csc.checks import check_dictionary, check_finite, check_integer
+from csc.html import percent
 from csc.recursion.kernel import Size
 from csc.recursion.spectrum import eigenvalues, singular_values
 
@@ -138,7 +139,7 @@ def code_maps(z: Tensor, image: Tensor | None = None, *, top: int = 6) -> Figure
         shown.set(cmap="PuOr" if signed else "magma", clim=(-limit if signed else 0, limit))
         if grey is not None:
             shown.set_alpha(_opacity(drawn, limit))
-        weight, on = _percent(float(usage.weight[m])), _percent(float(usage.on[m]))
+        weight, on = percent(float(usage.weight[m])), percent(float(usage.on[m]))
         panel.set_title(f"atom {m}: {weight} of ‖z‖₁\non at {on} of positions", fontsize=9)
     figure.colorbar(
         shown, ax=list(panels), label="code z", shrink=0.8, extend="both" if signed else "max"
@@ -478,11 +479,6 @@ def _thick(z: Array) -> Array:
     near = np.lib.stride_tricks.sliding_window_view(np.pad(z, 1), (3, 3)).reshape(*z.shape, 9)
     thick: Array = np.take_along_axis(near, np.abs(near).argmax(2)[..., None], 2)[..., 0]
     return thick
-
-
-def _percent(fraction: float) -> str:
-    """Return a fraction in percent; two digits below 1 %, so that only zero prints as 0%."""
-    return f"{fraction:.0%}" if fraction >= 0.01 or fraction == 0 else f"{100 * fraction:.2g}%"
 
 
 def _hide_ticks(axes: Axes) -> None:

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from csc import html
 from csc.checks import (
     Weight,
     check_codes,
@@ -84,6 +85,13 @@ class Problem(NamedTuple):
         """Return the shapes and the type of the problem."""
         extras = ", nonneg" * self.nonneg + ", mask" * (self.mask is not None)
         return f"Problem(x={_shape(self.x)}, D={_shape(self.D)}, {self.x.dtype}{extras})"
+
+    def _repr_html_(self) -> str:
+        """Return sizes, λ and atoms for notebooks."""
+        lam = f"{float(self.lam.min()):.3g} to {float(self.lam.max()):.3g}"
+        row = [_shape(self.x), _shape(self.D), lam, str(self.nonneg), str(self.mask is not None)]
+        head = ["images", "dictionary", "λ", "z ≥ 0", "masked"]
+        return html.table("CSC problem", head, [row]) + html.atoms(self.D)
 
     @property
     def size(self) -> tuple[int, int]:

@@ -6,6 +6,8 @@ from enum import Enum
 import torch
 from torch import Tensor
 
+from csc.html import percent, table
+
 
 class Status(Enum):
     """Why a solver stopped at an image."""
@@ -72,3 +74,15 @@ class Solution:
             f"relative_gap={float(self.relative_gap.max()):.1e}, "
             f"iterations={self.iterations}, {status})"
         )
+
+    def _repr_html_(self) -> str:
+        """Return a table of the images for notebooks: objective, certificate, density, status."""
+        density = (self.codes != 0).double().flatten(1).mean(1)
+        columns = zip(self.objective, self.relative_gap, density, self.status, strict=True)
+        rows = [
+            [str(b), f"{float(P):.6g}", f"{float(gap):.1e}", percent(float(on)), status.value]
+            for b, (P, gap, on, status) in enumerate(columns)
+        ]
+        shape = "×".join(map(str, self.codes.shape))
+        title = f"Codes {shape} after {self.iterations} iterations"
+        return table(title, ["image", "objective", "(P − P*)/P* ≤", "codes on", "status"], rows)

@@ -1,6 +1,5 @@
 import itertools
 import json
-import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import crnet
 from baselines import weights
 from crnet import Card, CRNetA, CRNetB, WeightsError
 from crnet.loading import _thinned, find, serialize
+from tests.laws import only_outlines
 
 ARGUMENTS = {"n0": 4, "m0": 6, "recursions": 2, "threshold": True}
 CARD = Card("tiny", "CRNetA", ARGUMENTS, (2, 3), {"data": "none"}, {"Set5": {"2": 30.5}})
@@ -152,10 +152,9 @@ def test_a_card_of_an_absurd_network_is_refused_at_once(
             CRNetA(**ARGUMENTS), replace(CARD, architecture=architecture, arguments=arguments)
         )
     )
-    started = time.monotonic()
-    with pytest.raises(WeightsError, match="cannot build|does not fit its architecture"):
+    says = "cannot build|does not fit its architecture"
+    with only_outlines(), pytest.raises(WeightsError, match=says):
         crnet.load(path)
-    assert time.monotonic() - started < 5
 
 
 def test_a_file_that_lacks_a_tensor_names_it(tiny: tuple[CRNetA, Path]) -> None:
@@ -227,3 +226,10 @@ def test_the_bundle_describes_itself() -> None:
         assert type(net).__name__ == card.architecture
         if card.architecture.startswith("CRNet"):
             assert net.cista.recursions == card.arguments["recursions"]
+
+
+def test_a_card_shows_its_figures_in_notebooks() -> None:
+    about = crnet.card("crnet-b")
+    text = about._repr_html_()
+    assert "CRNetB" in text
+    assert f"{about.psnr['Set5']['3']:.2f}" in text

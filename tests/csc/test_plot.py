@@ -8,6 +8,7 @@ import torch
 
 from csc import Kernels, analysis, plot, random_dictionary, synthesis, unfold
 from csc.attribution import contributions, shares
+from csc.html import percent
 from csc.recursion.spectrum import eigenvalues, singular_values
 
 
@@ -119,7 +120,7 @@ def test_a_density_below_one_percent_is_not_zero() -> None:
         "atom 0: 71% of ‖z‖₁\non at 0.25% of positions",
         "atom 1: 29% of ‖z‖₁\non at 100% of positions",
     ]
-    assert [plot._percent(p) for p in (0.0, 0.0004, 0.00996, 0.01, 0.256)] == [
+    assert [percent(p) for p in (0.0, 0.0004, 0.00996, 0.01, 0.256)] == [
         "0%", "0.04%", "1%", "1%", "26%"
     ]  # fmt: skip
 
