@@ -37,7 +37,7 @@ def atoms(D: Tensor, most: int = 64) -> str:
     across = min(len(shown), 16)
     levels = F.pad(levels, (0, 1, 0, 1), value=255)  # a white line between atoms
     levels = F.pad(levels, (0, 0, 0, 0, 0, 0, 0, -len(shown) % across), value=255)
-    rows = levels.unflatten(0, (-1, across)).permute(0, 3, 1, 4, 2)  # (rows, kh, across, kw, C)
+    rows = levels.reshape(-1, across, *levels.shape[1:]).permute(0, 3, 1, 4, 2)
     sheet = rows.flatten(0, 1).flatten(1, 2).expand(-1, -1, 3)
     data = base64.b64encode(_png(sheet.round().byte())).decode()
     width = 4 * sheet.shape[1]
