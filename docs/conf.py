@@ -1,14 +1,21 @@
 """Sphinx configuration: `make docs` builds the site into build/docs, and warnings are errors."""
 
+import contextlib
+import io
+import os
 import re
 from importlib import metadata
 from types import ModuleType
 
 from docutils import nodes
 from sphinx.addnodes import pending_xref
+from sphinx.util.docutils import SphinxDirective
 
 import crnet
 import csc
+from crnet.cli.parser import CHECKS, COMMANDS, main
+
+os.environ["COLUMNS"] = "88"  # the width of help texts
 
 # Modules that a floor exports under a shorter name than that of the place where they live.
 MODULES = {
@@ -102,7 +109,35 @@ def link_names(app, doctree):
         span.replace_self(xref)
 
 
+def help_texts():
+    """Return what `crnet COMMAND --help` prints, by command."""
+    names = [name for name, _, module in COMMANDS if module]
+    names += [f"data {name}" for name, _, _ in CHECKS]
+    found = {}
+    for name in names:
+        text = io.StringIO()
+        with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
+            main([*name.split(), "--help"])
+        found[name] = text.getvalue()
+    return found
+
+
+class Commands(SphinxDirective):
+    """A section for each command of `crnet`, with its help text."""
+
+    def run(self):
+        """Ask the parser of the command line."""
+        sections = []
+        for command, text in help_texts().items():
+            section = nodes.section(ids=[nodes.make_id(f"crnet-{command}")])
+            section += nodes.title("", f"crnet {command}")
+            section += nodes.literal_block(text, text, language="text")
+            sections.append(section)
+        return sections
+
+
 def setup(app):
     """Register both; the formulas are put in order before numpydoc takes the sections apart."""
     app.connect("autodoc-process-docstring", formulas, priority=400)
     app.connect("doctree-read", link_names)
+    app.add_directive("commands", Commands)

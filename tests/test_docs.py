@@ -5,13 +5,19 @@ import importlib
 import importlib.util
 import json
 import re
+import shlex
 from functools import reduce
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
+from PIL import Image
+from scipy.io import savemat
 
+from crnet.cli.parser import command_line
 from crnet.measuring.published import cells
+from tests.baselines.test_matlab import vdsr
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("csc", "baselines", "crnet")
@@ -38,6 +44,36 @@ def resolves(name: str) -> bool:
             continue
         return True
     return False
+
+
+def blocks(page: str, language: str) -> list[str]:
+    """The code blocks of a page in a language."""
+    text = (ROOT / "docs" / page).read_text("utf-8")
+    return re.findall(rf"(?ms)^```{language}\n(.*?)^```$", text)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")])
+def test_the_python_code_of_a_page_runs(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows, columns = np.mgrid[0:40, 0:48] / 40
+    levels = (127 + 80 * np.sin(9 * rows * columns) + 40 * (rows > 0.5)).astype(np.uint8)
+    Image.fromarray(levels).convert("RGB").save("photo.png")
+    savemat("VDSR.mat", vdsr(4, 6))
+    names: dict[str, object] = {}
+    for code in blocks(page, "python"):
+        exec(compile(code, page, "exec"), names)  # noqa: S102
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_commands_of_a_page_are_understood(page: str) -> None:
+    """Each line that calls crnet has options that exist."""
+    for line in "".join(blocks(page, "sh")).splitlines():
+        words = shlex.split(line, comments=True)
+        if words[:1] == ["crnet"] and "--help" not in words and len(words) > 1:
+            _, unknown = command_line().parse_known_args(words[1:])
+            assert unknown == [], line
 
 
 def named_tests(path: Path) -> set[str]:
