@@ -18,12 +18,16 @@ Garcia-Cardona, Wohlberg, Yin, "First- and second-order methods for online convo
 learning", SIAM J. Imaging Sci. 11(2), 2018 (for convolution).
 """
 
+import functools
 import hashlib
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import NamedTuple, TypedDict, cast
+from itertools import islice
+from typing import NamedTuple, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -39,49 +43,13 @@ from csc.checks import (
     check_weight,
 )
 from csc.dictionary import unit_norm
-from csc.learning.surrogate import correlations, minimise_surrogate, project
+from csc.learning.state import LearningState, Settings, begin, go_on, resume
+from csc.learning.surrogate import Correlations, minimise_surrogate
 from csc.solvers.cd import coordinate_descent
+from csc.workers import each
 
 # Largest number of epochs per image, for codes that nothing certifies, such as where λ = 0.
 MOST_EPOCHS = 1000
-
-
-class Settings(TypedDict):
-    """What a run was started with; a resumed run must have the same.
-
-    `images` has the shape of each image, `digests` a hash of its values.
-    """
-
-    images: list[list[int]]
-    D: list[int]
-    dtype: str
-    lam: list[float]
-    nonneg: bool
-    batch: int
-    forgetting: float
-    patience: int
-    coding_tol: float
-    dictionary_tol: float
-    digests: list[str]
-
-
-class LearningState(TypedDict):
-    """All that a run needs to go on: numbers, text and tensors, for torch.save and torch.load.
-
-    A and B are the discounted sums of :mod:`csc.learning.surrogate`.  `unused` counts the images
-    since each atom was last used.  `order` is the order of the images in the current pass.
-    `random` is the state of the generator.
-    """
-
-    step: int
-    D: Tensor  # (M, C, k, k)
-    A: Tensor  # (M, M, 2k-1, 2k-1), float64
-    B: Tensor  # (M, C, k, k), float64
-    unused: Tensor  # (M,), int64
-    order: Tensor  # (N,), int64
-    random: Tensor  # uint8
-    objective: Tensor  # (step,), float64
-    settings: Settings
 
 
 @dataclass(frozen=True)
@@ -135,7 +103,7 @@ class LearnedDictionary:
 
 
 def learn_dictionary(
-    images: Tensor | Sequence[Tensor],
+    images: Tensor | Iterable[Tensor],
     D: Tensor,
     lam: Weight,
     *,
@@ -148,15 +116,19 @@ def learn_dictionary(
     dictionary_tol: float = 1e-4,
     generator: torch.Generator | None = None,
     state: LearningState | None = None,
+    after: LearningState | None = None,
     on_step: Callable[[LearningStep], None] | None = None,
     threads: int | None = None,
+    executor: Executor | None = None,
 ) -> LearnedDictionary:
     """Learn atoms that minimise Σ_i min_z ½‖x_i − D z‖² + λ‖z‖₁ with ‖d_m‖ ≤ 1.
 
     Parameters
     ----------
-    images : Tensor, shape (N, C, H, W), or sequence of Tensors, shape (C, H, W) or (1, C, H, W)
-        Images in a sequence may differ in size.
+    images : Tensor, shape (N, C, H, W), or iterable of Tensors, shape (C, H, W) or (1, C, H, W)
+        Images may differ in size.  A tensor or a sequence, such as a list, is checked before any
+        work, and every pass has a new order.  Any other iterable is a stream: it is read once per
+        pass, in its own order, and only the images of one step are in memory.
     D : Tensor, shape (M, C, k, k)
         Dictionary to start from, such as :func:`csc.random_dictionary`.
     lam : float or Tensor, shape () or (M,)
@@ -164,7 +136,8 @@ def learn_dictionary(
     nonneg : bool
         Require z ≥ 0.
     passes : int
-        Number of times every image is coded; in a resumed run, counted from its first start.
+        Number of times every image is coded; in a resumed run, counted from its first start.  An
+        iterator, such as a generator, can be read in one pass only.
     batch : int
         Images per step.
     forgetting : float
@@ -180,13 +153,22 @@ def learn_dictionary(
         Source of one seed, from which all else is drawn; by default torch's global generator.
     state : LearningState, optional
         State to resume from.  Images and settings must be those of its run; only `passes` may
-        differ.  `D` and `generator` are ignored, since the state holds both.  To learn on from
-        other images, start a new run from ``state["D"]``.
+        differ.  `D` and `generator` are ignored, since the state holds both.
+    after : LearningState, optional
+        Learn on from this state, with other images: atoms, sums and discount continue, and `passes`
+        counts from here.  λ, `nonneg`, and the shape and dtype of the atoms must be those of its
+        run.  `D` and `generator` are ignored.  A stream cut into pieces that fill whole steps,
+        each learned after the state of the one before, gives the atoms of the whole stream, bit
+        for bit.
     on_step : callable, optional
         Called with a :class:`LearningStep` after every step.  It may keep the tensors, but must not
         change them.
     threads : int, optional
         As in :func:`csc.coordinate_descent`.
+    executor : concurrent.futures.Executor, optional
+        Codes the images of a step in parallel (:mod:`csc.workers`); use a `batch` of several images
+        per worker.  The atoms are the same, bit for bit.  An image whose worker is lost is left out
+        of the sums, with a warning.
 
     Returns
     -------
@@ -196,7 +178,8 @@ def learn_dictionary(
     ------
     ValueError, TypeError
         If shapes, dtypes or devices do not fit, images or D hold NaN, an atom of D is zero, a
-        number is out of range, or `state` comes from other images or settings.
+        number is out of range, `state` comes from other images or settings, or `after` has sums
+        that do not fit.
 
     Warns
     -----
@@ -206,7 +189,7 @@ def learn_dictionary(
     Notes
     -----
     With the same number of threads, the same seed gives the same atoms bit for bit, interrupted or
-    not.  The computation always runs on the CPU.
+    not.  The computation always runs on the CPU.  :mod:`csc.learning.state` saves and loads states.
 
     Examples
     --------
@@ -218,13 +201,20 @@ def learn_dictionary(
     >>> learned = learn_dictionary(x, D, lam=0.1, generator=g)
     >>> bool(learned.objective[-3:].mean() < learned.objective[:3].mean())
     True
+    >>> stream = (torch.rand(1, 16, 16, generator=g, dtype=torch.float64) for _ in range(5))
+    >>> more = learn_dictionary(stream, D, lam=0.1, passes=1, after=learned.state)
+    >>> len(learned.objective), len(more.objective)
+    (12, 17)
     """
-    parts = _check_images(images, D)
+    _check_atoms(D)
+    parts = _in_memory(images, D)
     check_weight(lam, (1, D.shape[0], 1, 1), dtype=D.dtype)
     _check_numbers(passes, batch, forgetting, patience, coding_tol, dictionary_tol, threads)
     _check_generator(generator)
+    if state is not None and after is not None:
+        raise ValueError("give state to resume a run, or after to learn on from it, not both")
     settings = Settings(
-        images=[list(x.shape[1:]) for x in parts],
+        images=[list(x.shape[1:]) for x in parts or []],
         D=list(D.shape),
         dtype=str(D.dtype),
         lam=torch.as_tensor(lam, dtype=torch.float64).detach().flatten().expand(len(D)).tolist(),
@@ -234,74 +224,122 @@ def learn_dictionary(
         patience=int(patience),
         coding_tol=float(coding_tol),
         dictionary_tol=float(dictionary_tol),
-        digests=[_digest(x) for x in parts],
+        digests=[_digest(x) for x in parts or []],
     )
-    if state is None:
-        state = _begin(D, settings, generator)
-        _warn_of_zero_codes(parts, state["D"], settings)
+    if parts is None:
+        _check_stream(images, passes, state)
+    if state is not None:
+        state = resume(state, settings)
+    elif after is not None:
+        state = go_on(after, settings)
     else:
-        _check_state(state, settings)
-    per_pass = -(-len(parts) // batch)
-    while state["step"] < passes * per_pass:
-        step = _step(parts, state, threads)
+        state = begin(D, settings, generator)
+        if parts is not None:
+            _warn_of_zero_codes(parts, state["D"], settings)
+    code = functools.partial(_code, threads=threads, executor=executor)
+    if parts is None:
+        steps = _learn_stream(images, D, state, passes, code)
+    else:
+        steps = _learn_images(parts, state, passes, code)
+    for step in steps:
         state = step.state
         if on_step:
             on_step(step)
     return LearnedDictionary(state["D"].to(D.device), state["objective"], state)
 
 
-def _begin(D: Tensor, settings: Settings, generator: torch.Generator | None) -> LearningState:
-    seed = int(torch.randint(2**62, (), generator=generator))
-    M, _, k, _ = D.shape
-    return LearningState(
-        step=0,
-        D=project(D.detach().cpu()),
-        A=torch.zeros(M, M, 2 * k - 1, 2 * k - 1, dtype=torch.float64),
-        B=torch.zeros(D.shape, dtype=torch.float64),
-        unused=torch.zeros(M, dtype=torch.int64),
-        order=torch.arange(len(settings["images"])),
-        random=torch.Generator().manual_seed(seed).get_state(),
-        objective=torch.zeros(0, dtype=torch.float64),
-        settings=settings,
-    )
+def _learn_images(
+    images: list[Tensor], state: LearningState, passes: int, code: "_Code"
+) -> Iterator[LearningStep]:
+    """Take the steps that are left of `passes` passes, each in an order of its own."""
+    batch = state["settings"]["batch"]
+    per_pass = -(-len(images) // batch)
+    while state["step"] - state["begun"] < passes * per_pass:
+        generator = _generator(state)
+        first = (state["step"] - state["begun"]) % per_pass * batch
+        order = torch.randperm(len(images), generator=generator) if first == 0 else state["order"]
+        chosen = order[first : first + batch].tolist()
+        state = {**state, "order": order}
+        step = _step([images[i] for i in chosen], chosen, state, generator, code)
+        state = step.state
+        yield step
 
 
-def _step(images: list[Tensor], state: LearningState, threads: int | None) -> LearningStep:
-    """Code a batch, minimise the surrogate, re-start unused atoms."""
-    settings, t = state["settings"], state["step"] + 1
+def _learn_stream(
+    images: Iterable[Tensor], D: Tensor, state: LearningState, passes: int, code: "_Code"
+) -> Iterator[LearningStep]:
+    """Read the stream `passes` times, one step at a time."""
+    batch, used = state["settings"]["batch"], False
+    for _ in range(passes):
+        stream, seen = iter(images), 0
+        while parts := [
+            _check_image(x, f"images[{i}]", D) for i, x in enumerate(islice(stream, batch), seen)
+        ]:
+            step = _step(parts, range(seen, seen + len(parts)), state, _generator(state), code)
+            state, seen, used = step.state, seen + len(parts), used or step.density > 0
+            del parts  # before the next images are read
+            yield step
+        if not seen:
+            raise ValueError("the stream gave no images; learning needs at least one")
+    if passes and not used:
+        warnings.warn(
+            "all codes were zero, so no atom learned from an image; use a smaller lam",
+            UserWarning,
+            stacklevel=3,
+        )
+
+
+def _generator(state: LearningState) -> torch.Generator:
     generator = torch.Generator()
     generator.set_state(state["random"])
-    N, batch = len(images), settings["batch"]
-    first = (t - 1) % -(-N // batch) * batch
-    order = torch.randperm(N, generator=generator) if first == 0 else state["order"]
-    chosen = order[first : first + batch].tolist()
-    coded = _code([images[i].cpu() for i in chosen], state["D"], settings, threads)
+    return generator
+
+
+def _step(
+    images: list[Tensor],
+    chosen: Sequence[int],
+    state: LearningState,
+    generator: torch.Generator,
+    code: "_Code",
+) -> LearningStep:
+    """Code a batch, minimise the surrogate, re-start unused atoms."""
+    settings, t = state["settings"], state["step"] + 1
+    coded = code([x.cpu() for x in images], state["D"], settings)
 
     discount = (1 - 1 / t) ** settings["forgetting"]
-    A, B = discount * state["A"] + coded.A, discount * state["B"] + coded.B
+    A = (discount * state["A"]).add_(coded.A)
+    B = discount * state["B"] + coded.B
     D = minimise_surrogate(A, B, state["D"].double(), settings["dictionary_tol"])
     D = D.to(state["D"].dtype, copy=True)  # a copy: the old state must not change
 
-    unused = torch.where(coded.used, 0, state["unused"] + len(chosen))
+    unused = torch.where(coded.used, 0, state["unused"] + len(coded.residuals))
     dead = (unused >= settings["patience"]).nonzero().flatten()
-    patches = _draw_patches(coded.residuals, len(dead), D.shape[-1], generator)
-    dead = dead[: len(patches)]
-    D[dead], unused[dead], A[dead], A[:, dead], B[dead] = patches, 0, 0, 0, 0
+    dead = dead if coded.residuals else dead[:0]  # an image whose worker was lost has none
+    if len(dead):
+        patches = _draw_patches(coded.residuals, len(dead), D.shape[-1], generator)
+        dead = dead[: len(patches)]
+        D[dead], unused[dead], A[dead], A[:, dead], B[dead] = patches, 0, 0, 0, 0
 
-    state = LearningState(
+    objective = coded.objective.mean()
+    now: LearningState = {
+        **state,
+        "step": t,
+        "D": D,
+        "A": A,
+        "B": B,
+        "unused": unused,
+        "random": generator.get_state(),
+        "objective": torch.cat([state["objective"], objective[None]]),
+    }
+    return LearningStep(
         step=t,
-        D=D,
-        A=A,
-        B=B,
-        unused=unused,
-        order=order,
-        random=generator.get_state(),
-        objective=torch.cat([state["objective"], coded.objective.mean()[None]]),
-        settings=settings,
+        images=tuple(chosen),
+        objective=float(objective),
+        density=coded.density,
+        restarted=tuple(dead.tolist()),
+        dictionary=D.to(images[0].device),
+        state=now,
     )
-    restarted = tuple(dead.tolist())
-    objective, device = float(coded.objective.mean()), images[0].device
-    return LearningStep(t, tuple(chosen), objective, coded.density, restarted, D.to(device), state)
 
 
 class _Coded(NamedTuple):
@@ -315,34 +353,61 @@ class _Coded(NamedTuple):
     density: float
 
 
-def _code(images: list[Tensor], D: Tensor, settings: Settings, threads: int | None) -> _Coded:
-    lam = torch.tensor(settings["lam"], dtype=D.dtype)
-    M, _, k, _ = D.shape
-    A = torch.zeros(M, M, 2 * k - 1, 2 * k - 1, dtype=torch.float64)
-    B = torch.zeros(D.shape, dtype=torch.float64)
+_Code: TypeAlias = Callable[[list[Tensor], Tensor, Settings], _Coded]
+
+
+class _Codes(NamedTuple):
+    """The codes of one image, as a list of those that are not zero."""
+
+    places: Tensor  # (n, 3): atom, row, column
+    values: Tensor  # (n,)
+    of: int  # number of codes, with the zeros
+    residual: Tensor  # (1, C, H, W)
+    objective: Tensor  # (1,)
+
+
+def _code(
+    images: list[Tensor],
+    D: Tensor,
+    settings: Settings,
+    threads: int | None,
+    executor: Executor | None,
+) -> _Coded:
+    """Code images and add up their correlations, in their order."""
+    solve = functools.partial(
+        _code_image,
+        D=D,
+        lam=torch.tensor(settings["lam"], dtype=D.dtype),
+        nonneg=settings["nonneg"],
+        tol=settings["coding_tol"],
+        threads=threads,
+    )
+    M, C, k, _ = D.shape
+    sums = Correlations(M, C, k)
     counts, positions = torch.zeros(M, dtype=torch.int64), 0
-    residuals, objectives = [], []
-    for x in images:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # of zero codes, as in a flat image
-            solution = coordinate_descent(
-                x,
-                D,
-                lam,
-                nonneg=settings["nonneg"],
-                tol=settings["coding_tol"],
-                max_iter=MOST_EPOCHS,
-                threads=threads,
-            )
-        z = solution.codes
-        a, b = correlations(x[0], z[0])
-        A, B = A + a, B + b
-        counts += z.count_nonzero((0, 2, 3))
-        positions += z.numel()
-        residuals.append(x - F.conv_transpose2d(z, D))
-        objectives.append(solution.objective)
-    density = int(counts.sum()) / positions
-    return _Coded(A, B, counts > 0, residuals, torch.cat(objectives), density)
+    residuals, objectives = [], [torch.zeros(0, dtype=torch.float64)]
+    for i, codes in each(solve, (x.clone() for x in images), executor):
+        sums.add(images[i][0], codes.places, codes.values)
+        counts += torch.bincount(codes.places[:, 0], minlength=M)
+        positions += codes.of
+        residuals.append(codes.residual)
+        objectives.append(codes.objective)
+    density = int(counts.sum()) / max(positions, 1)
+    return _Coded(sums.A(), sums.B, counts > 0, residuals, torch.cat(objectives), density)
+
+
+def _code_image(
+    x: Tensor, *, D: Tensor, lam: Tensor, nonneg: bool, tol: float, threads: int | None
+) -> _Codes:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of zero codes, as in a flat image
+        solution = coordinate_descent(
+            x, D, lam, nonneg=nonneg, tol=tol, max_iter=MOST_EPOCHS, threads=threads
+        )
+    z = solution.codes
+    places = z[0].nonzero()
+    residual = x - F.conv_transpose2d(z, D)
+    return _Codes(places, z[0][tuple(places.T)], z.numel(), residual, solution.objective)
 
 
 def _draw_patches(residuals: list[Tensor], n: int, k: int, generator: torch.Generator) -> Tensor:
@@ -368,37 +433,60 @@ def _draw_patches(residuals: list[Tensor], n: int, k: int, generator: torch.Gene
     return unit_norm(torch.cat(patches).double()).to(patches[0])
 
 
-def _check_images(images: Tensor | Sequence[Tensor], D: Tensor) -> list[Tensor]:
-    """Return the images one by one, each (1, C, H, W)."""
+def _check_atoms(D: Tensor) -> None:
     check_dictionary(D)
     check_finite(D, "D")
     unit_norm(D)  # names the atoms that are zero
     if D.dtype not in (torch.float32, torch.float64):
         raise TypeError(f"dictionary learning is in float32 or float64, got {D.dtype}")
+
+
+def _in_memory(images: Tensor | Iterable[Tensor], D: Tensor) -> list[Tensor] | None:
+    """Return the images of a tensor or a sequence, each (1, C, H, W); None for a stream."""
     if isinstance(images, Tensor):
         check_images(images, "images")
-        parts = [images[i : i + 1] for i in range(len(images))]
-    elif isinstance(images, Sequence) and not isinstance(images, str):
-        parts = [x[None] if isinstance(x, Tensor) and x.ndim == 3 else x for x in images]
+        parts: Sequence[Tensor] = [images[i : i + 1] for i in range(len(images))]
+    elif isinstance(images, Iterable) and not isinstance(images, str | np.ndarray):
+        if not isinstance(images, Sequence):
+            return None
+        parts = images
     else:
         raise TypeError(
-            f"images must be a torch.Tensor or a sequence of them, got {type(images).__name__}"
+            "images must be a torch.Tensor or a sequence or stream of them, "
+            f"got {type(images).__name__}"
         )
     if not parts:
         raise ValueError("there are no images; learning needs at least one")
-    for i, x in enumerate(parts):
-        check_images(x, f"images[{i}]")
-        if x.shape[0] != 1:
-            raise ValueError(
-                f"images[{i}] must have shape (C, H, W) or (1, C, H, W), got {tuple(x.shape)}; "
-                "give a batch of images as one tensor"
-            )
-        try:
-            check_pair(x, D)
-        except (TypeError, ValueError) as error:
-            raise type(error)(f"images[{i}]: {error}") from None
-        check_finite(x, f"images[{i}]")
-    return [x.detach() for x in parts]
+    return [_check_image(x, f"images[{i}]", D) for i, x in enumerate(parts)]
+
+
+def _check_image(x: Tensor, name: str, D: Tensor) -> Tensor:
+    """Return an image as (1, C, H, W)."""
+    if isinstance(x, Tensor) and x.ndim == 3:
+        x = x[None]
+    check_images(x, name)
+    if x.shape[0] != 1:
+        raise ValueError(
+            f"{name} must have shape (C, H, W) or (1, C, H, W), got {tuple(x.shape)}; "
+            "give a batch of images as one tensor"
+        )
+    try:
+        check_pair(x, D)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{name}: {error}") from None
+    check_finite(x, name)
+    return x.detach()
+
+
+def _check_stream(images: Iterable[Tensor], passes: int, state: LearningState | None) -> None:
+    """Refuse what a stream cannot do."""
+    if isinstance(images, Iterator) and passes > 1:
+        raise ValueError(
+            f"an iterator is read once, so it cannot give {passes} passes; use passes=1, or an "
+            "object whose __iter__ starts anew"
+        )
+    if state is not None:
+        raise ValueError("a stream cannot be resumed; give the rest of it, with after=state")
 
 
 def _check_numbers(
@@ -450,55 +538,3 @@ def _warn_of_zero_codes(images: list[Tensor], D: Tensor, settings: Settings) -> 
         UserWarning,
         stacklevel=3,
     )
-
-
-def _check_state(state: LearningState, settings: Settings) -> None:
-    """Require a state of a run with these images and settings."""
-    if not isinstance(state, dict):
-        raise TypeError(
-            "state must be that of a LearnedDictionary or a LearningStep, "
-            f"got {type(state).__name__}"
-        )
-    entries = cast(dict[str, object], state)
-    missing = sorted(LearningState.__annotations__.keys() - entries.keys())
-    if missing:
-        raise ValueError(f"state lacks {missing}; give one that learn_dictionary returned")
-    for name in LearningState.__annotations__:
-        kind = {"step": int, "settings": dict}.get(name, Tensor)
-        if not isinstance(entries[name], kind):
-            raise TypeError(
-                f"state has {name} of type {type(entries[name]).__name__}, "
-                f"expected {kind.__name__}; give one that learn_dictionary returned"
-            )
-    _check_same_run(cast(dict[str, object], state["settings"]), settings)
-    M, _, k, _ = settings["D"]
-    for name, entry, shape in (
-        ("D", state["D"], tuple(settings["D"])),
-        ("A", state["A"], (M, M, 2 * k - 1, 2 * k - 1)),
-        ("B", state["B"], tuple(settings["D"])),
-        ("unused", state["unused"], (M,)),
-        ("order", state["order"], (len(settings["images"]),)),
-        ("random", state["random"], tuple(torch.Generator().get_state().shape)),
-    ):
-        if tuple(entry.shape) != shape:
-            raise ValueError(
-                f"state has {name} of shape {tuple(entry.shape)}, expected {shape}; "
-                "give one that learn_dictionary returned"
-            )
-    for name, entry in (("D", state["D"]), ("A", state["A"]), ("B", state["B"])):
-        check_finite(entry, f"state's {name}")
-
-
-def _check_same_run(came: dict[str, object], settings: Settings) -> None:
-    for name, value in settings.items():
-        if came.get(name) == value:
-            continue
-        if name == "digests":
-            raise ValueError(
-                "state comes from a run on other images of the same sizes; give the images of that "
-                'run, or start a new run on these from its atoms, with D=state["D"] and no state'
-            )
-        raise ValueError(
-            f"state comes from a run with {name} = {came.get(name)}, this one has {value}; "
-            "resume with the same, or begin anew from its dictionary"
-        )

@@ -33,6 +33,7 @@ import torch
 from torch import Tensor
 
 from csc.acceleration import momentum
+from csc.compiled.threads import one_torch_thread
 
 # A gap of 1e-3 takes about ten steps.  The limit ends runs whose gap stays open by rounding.
 MOST_STEPS = 1000
@@ -63,23 +64,49 @@ def correlations(x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
     >>> A[0, 0, 1], B[0, 0, 0]  # 2·3, 2² + 3², 3·2 in the middle row; 2·1 + 3·1
     (tensor([ 6., 13.,  6.], dtype=torch.float64), tensor([5., 5.], dtype=torch.float64))
     """
-    from csc.compiled import correlations as compiled
+    k = x.shape[1] - z.shape[1] + 1
+    sums = Correlations(z.shape[0], x.shape[0], k)
+    places = z.nonzero()
+    sums.add(x, places, z[tuple(places.T)])
+    return sums.A(), sums.B
 
-    add_pairs: Callable[..., None] = compiled.correlate_codes
-    (M, h, w), (C, H, _) = z.shape, x.shape
-    k = H - h + 1
-    m, p, q = z.nonzero().T
-    order = torch.argsort(p * w + q, stable=True)
-    m, p, q = m[order], p[order], q[order]
-    values = z[m, p, q].double()
-    bounds = torch.searchsorted(p, torch.arange(h + 1))
-    half = torch.zeros(M, M, 2 * k - 1, 2 * k - 1, dtype=torch.float64)
-    add_pairs(*(t.numpy() for t in (m, p, q, values, bounds)), k, half.numpy())
-    A = half + half.transpose(0, 1).flip(2, 3)
-    windows = x.unfold(1, k, 1).unfold(2, k, 1)[:, p, q].transpose(0, 1)  # (n, C, k, k)
-    B = torch.zeros(M, C, k, k, dtype=torch.float64)
-    B.index_add_(0, m, values[:, None, None, None] * windows)
-    return A, B
+
+class Correlations:
+    """A and B of several images, added one by one from the non-zero codes of each.
+
+    Parameters
+    ----------
+    M, C, k : int
+        Atoms, channels and side of an atom.
+    """
+
+    def __init__(self, M: int, C: int, k: int) -> None:
+        self._half = torch.zeros(M, M, 2 * k - 1, 2 * k - 1, dtype=torch.float64)
+        self.B = torch.zeros(M, C, k, k, dtype=torch.float64)
+
+    def add(self, x: Tensor, places: Tensor, values: Tensor) -> None:
+        """Add an image (C, H, W): its codes are `values` (n,) at `places` (n, 3).
+
+        A place is (atom, row, column).
+        """
+        from csc.compiled import correlations as compiled
+
+        add_pairs: Callable[..., None] = compiled.correlate_codes
+        k = self.B.shape[-1]
+        h, w = (side - k + 1 for side in x.shape[1:])
+        order = torch.argsort(places[:, 1] * w + places[:, 2], stable=True)
+        m, p, q = places[order].T.contiguous()
+        values = values[order].double()
+        bounds = torch.searchsorted(p, torch.arange(h + 1))
+        with one_torch_thread():  # which makes Ctrl-C safe
+            add_pairs(*(t.numpy() for t in (m, p, q, values, bounds)), k, self._half.numpy())
+        windows = x.unfold(1, k, 1).unfold(2, k, 1)[:, p, q].transpose(0, 1)  # (n, C, k, k)
+        self.B.index_add_(0, m, values[:, None, None, None] * windows)
+
+    def A(self) -> Tensor:
+        """Return A, shape (M, M, 2k-1, 2k-1)."""
+        # A pair of codes was added once; A has it at (m, n, s) and at (n, m, −s).
+        return self._half + self._half.transpose(0, 1).flip(2, 3)
 
 
 def minimise_surrogate(A: Tensor, B: Tensor, D: Tensor, tol: float) -> Tensor:
@@ -128,10 +155,16 @@ def minimise_surrogate(A: Tensor, B: Tensor, D: Tensor, tol: float) -> Tensor:
 
 
 def correlation_spectrum(A: Tensor) -> Tensor:
-    """Return the Fourier coefficients (2k-1, k, M, M) of A, with the shift 0 at the origin."""
-    k = (A.shape[-1] + 1) // 2
-    spectrum: Tensor = torch.fft.rfft2(A.roll((1 - k, 1 - k), (2, 3)))  # (M, M, 2k-1, k)
-    return spectrum.permute(2, 3, 0, 1).contiguous()
+    """Return the Fourier coefficients (2k-1, k, M, M) of A, with the shift 0 at the origin.
+
+    Row by row: A is the largest tensor of a run, and one more of its size is enough.
+    """
+    M, _, side, _ = A.shape
+    k = (side + 1) // 2
+    spectrum = torch.empty(side, k, M, M, dtype=A.dtype.to_complex())
+    for m, row in enumerate(A):
+        spectrum[:, :, m] = torch.fft.rfft2(row.roll((1 - k, 1 - k), (1, 2))).permute(1, 2, 0)
+    return spectrum
 
 
 def apply_correlations(spectrum: Tensor, D: Tensor) -> Tensor:

@@ -3,6 +3,8 @@
 import io
 import itertools
 import warnings
+import weakref
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -133,6 +135,107 @@ def test_a_resumed_run_is_the_uninterrupted_one(stop: int) -> None:
     assert torch.equal(resumed.objective, whole.objective)
     file.seek(0)
     assert equal(state, torch.load(file, weights_only=True))  # an argument does not change
+
+
+def reader(x: Tensor) -> Iterator[Tensor]:
+    """Gives images one by one, as from files; a stream, since it is no sequence."""
+    yield from x
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_stream_cut_into_pieces_is_the_whole_stream(batch: int) -> None:
+    """Learning on after a state is right: pieces of other images give the whole run, bit for bit.
+
+    With re-starts, of atoms that the first piece does not use.
+    """
+    x, _ = planted(images=6)
+    options = {"passes": 1, "batch": batch, "patience": 3}
+    whole = learn_dictionary(reader(x), start(5), 0.05, generator=seed(), **options)
+    state = learn_dictionary(reader(x[:2]), start(5), 0.05, generator=seed(), **options).state
+    for piece in (x[2:4], x[4:]):
+        state = learn_dictionary(reader(piece), start(5), 0.05, after=state, **options).state
+    assert state["step"] == len(state["objective"]) == 6 // batch
+    for name in ("D", "A", "B", "unused", "random", "objective"):
+        assert torch.equal(state[name], whole.state[name]), name
+    restarted = learn_dictionary(x[:2], start(5), 0.05, state=None, generator=seed(), **options)
+    assert restarted.state["settings"]["images"] != whole.state["settings"]["images"]
+
+
+def test_learning_on_keeps_sums_and_discount_and_counts_passes_anew() -> None:
+    """The images are shuffled as in any run; at ρ = 0 the sums of both runs add up."""
+    x, _ = planted(images=6)
+    options = {"passes": 2, "forgetting": 0.0, "patience": 99}
+    first = learn_dictionary(x[:2], start(), 0.05, generator=seed(), **options)
+    heard: list[LearningStep] = []
+    second = learn_dictionary(
+        x[2:], start(), 0.05, after=first.state, on_step=heard.append, **options
+    )
+    assert [s.step for s in heard] == list(range(5, 13))
+    assert sorted(i for s in heard[:4] for i in s.images) == [0, 1, 2, 3]
+    A = first.state["A"].clone()
+    atoms = [first.dictionary, *(s.dictionary for s in heard)]
+    for D, s in zip(atoms[:-1], heard, strict=True):
+        (i,) = s.images
+        A += correlations(x[2 + i], coordinate_descent(x[2 + i][None], D, 0.05, tol=1).codes[0])[0]
+    close(second.state["A"], A, 1e-10)
+    again = learn_dictionary(x[2:], start(), 0.05, state=heard[2].state, **options)
+    assert equal(again.state, second.state)  # and such a run resumes like any other
+
+
+def test_a_stream_holds_the_images_of_one_step() -> None:
+    """An image that was coded is let go before the next batch is read."""
+    x, _ = planted(images=6)
+    alive: list[weakref.ref[Tensor]] = []
+    most = 0
+
+    def images() -> Iterator[Tensor]:
+        nonlocal most
+        for image in x:
+            one = image.clone()
+            alive.append(weakref.ref(one))
+            most = max(most, sum(ref() is not None for ref in alive))
+            yield one
+
+    learn_dictionary(images(), start(), 0.05, passes=1, batch=2)
+    assert most <= 3  # two, and the last one of the generator
+
+
+class Folder:
+    """An iterable that starts anew, and is no sequence."""
+
+    def __init__(self, x: Tensor) -> None:
+        self.x = x
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter(self.x)
+
+
+def test_a_stream_is_read_in_its_order_in_every_pass() -> None:
+    x, _ = planted()
+    heard: list[LearningStep] = []
+    learn_dictionary(Folder(x), start(), 0.05, passes=2, batch=3, on_step=heard.append)
+    assert [s.images for s in heard] == [(0, 1, 2), (3,)] * 2
+
+
+def test_what_a_stream_cannot_do_is_refused() -> None:
+    x, D = planted()[0], start()
+    state = learn_dictionary(Folder(x), D, 0.05, passes=1).state
+    for match, images, options in [
+        ("an iterator is read once, so it cannot give 4 passes", reader(x), {}),
+        ("cannot be resumed; give the rest of it, with after=", Folder(x), {"state": state}),
+        ("the stream gave no images", Folder(x[:0]), {}),
+        (r"images\[2\] has 1 NaN", Folder(torch.cat([x[:2], x[:1] / 0 * 0])), {}),
+        ("state to resume a run, or after", x, {"state": state, "after": state}),
+        ("after comes from a run with lam", x, {"after": state, "lam": 0.06}),
+        ("after comes from a run with nonneg", x, {"after": state, "nonneg": True}),
+        ("after has A of shape", x, {"after": {**state, "A": state["B"]}}),
+    ]:
+        with pytest.raises(ValueError, match=match.replace("1 NaN", r"\d+ NaN")):
+            learn_dictionary(images, D, **{"lam": 0.05, **options})
+    with pytest.warns(UserWarning, match="all codes were zero"):
+        learn_dictionary(Folder(x), D, 1e3, passes=1)
+    with pytest.raises(TypeError, match="a torch.Tensor or a sequence or stream"):
+        learn_dictionary(3, D, 0.05)
 
 
 def test_a_finished_run_goes_on_with_more_passes() -> None:
