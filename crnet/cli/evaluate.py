@@ -6,12 +6,13 @@ from pathlib import Path
 
 from crnet.cli.arguments import Parser
 from crnet.cli.messages import UsageError, say
-from crnet.cli.options import add_computing, add_models, add_sets, systems
+from crnet.cli.options import add_computing, add_models, add_sets, open_device, systems
 from crnet.cli.progress import progress
 from crnet.data import data_root
 from crnet.files import output_file
 from crnet.measuring.evaluate import evaluate, report, table
 from crnet.measuring.protocol import protocol_of
+from crnet.precision import resolve
 
 
 def add(p: Parser) -> None:
@@ -63,5 +64,6 @@ def _measure(arguments: argparse.Namespace) -> tuple[str, bytes]:
     if not arguments.no_paper:
         text += "\n\n[name]: published, Tables 1 to 3 of arXiv 1908.01166"
     protocols = list({protocol_of(m).name: protocol_of(m) for m in models.values()}.values())
-    written = report(rows, root, arguments.sets, protocols)
+    precision = resolve(arguments.precision, open_device(arguments.device))
+    written = {**report(rows, root, arguments.sets, protocols), "precision": precision}
     return text, (json.dumps(written, indent=1, allow_nan=False) + "\n").encode()

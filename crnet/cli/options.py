@@ -9,8 +9,8 @@ import torch
 from crnet.cli.messages import UsageError
 from crnet.contracts import System
 from crnet.errors import words
+from crnet.precision import PRECISIONS
 from crnet.systems import Found, find
-from crnet.upscale import PRECISIONS
 
 
 def add_data(parser: argparse.ArgumentParser) -> None:
@@ -63,8 +63,8 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_computing(parser: argparse.ArgumentParser) -> None:
-    """Add ``--ensemble``, ``--precision`` and ``--device``."""
+def add_computing(parser: argparse.ArgumentParser, precision: str = "float32") -> None:
+    """Add ``--ensemble``, ``--precision`` with its default, and ``--device``."""
     parser.add_argument(
         "--ensemble",
         action="store_true",
@@ -73,9 +73,9 @@ def add_computing(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--precision",
         choices=PRECISIONS,
-        default="float32",
-        help="of the convolutions of networks; bfloat16 is faster where the processor computes "
-        "it, and changes PSNR by some thousandths of a dB (default: float32)",
+        default=precision,
+        help="of the convolutions of networks; auto is bfloat16 where it is faster, otherwise "
+        f"float32; bfloat16 changes PSNR by up to 0.02 dB (default: {precision})",
     )
     add_device(parser)
 

@@ -54,7 +54,7 @@ def add(p: Parser) -> None:
         metavar="MIB",
         help="working memory of a tile; large images are computed in tiles (default: 1024)",
     )
-    add_computing(p)
+    add_computing(p, precision="auto")
 
 
 def run(arguments: argparse.Namespace) -> int:

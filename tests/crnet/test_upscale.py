@@ -194,7 +194,7 @@ def test_bfloat16_is_near() -> None:
     assert fast.dtype == torch.float32
     moved = (exact - bicubic(x, 2)).abs().max()
     assert 0 < (fast - exact).abs().max() < 0.05 * moved + 2e-3
-    with pytest.raises(ValueError, match="precision must be float32 or bfloat16, got 'half'"):
+    with pytest.raises(ValueError, match="precision must be auto, float32 or bfloat16, got 'half'"):
         Upscaler(net, precision="half")
 
 
