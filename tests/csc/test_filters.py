@@ -40,16 +40,55 @@ def test_defaults_are_those_of_the_docstring(seeded: torch.Generator) -> None:
 
 @given(images(), weights)
 def test_low_pass_is_the_minimiser(drawn: tuple[Tensor, int], mu: float) -> None:
-    """(I + μ ∇ᵀ∇) l = the mirrored image, with ∇ as a dense matrix of wrapped differences."""
     x, pad = drawn
-    image = np.pad(x[0, 0].numpy(), pad, "symmetric")
+    close(tikhonov_filter(x, mu, pad)[0][0, 0], minimiser(x, x == x, mu, pad), 1e-10)
+
+
+def minimiser(x: Tensor, mask: Tensor, mu: float, pad: int) -> Tensor:
+    """Solve (m + μ ∇ᵀ∇) l = m ⊙ x on the mirrored image, with ∇ as a dense matrix that wraps."""
+    image, known = (np.pad(t[0, 0].double().numpy(), pad, "symmetric") for t in (x, mask))
     H, W = image.shape
     down, right = (np.roll(np.eye(n), 1, axis=1) - np.eye(n) for n in (H, W))
     vertical, horizontal = np.kron(down, np.eye(W)), np.kron(np.eye(H), right)
-    system = np.eye(H * W) + mu * (vertical.T @ vertical + horizontal.T @ horizontal)
-    low = np.linalg.solve(system, image.ravel()).reshape(H, W)
-    low = torch.from_numpy(low[pad : H - pad, pad : W - pad])
-    close(tikhonov_filter(x, mu, pad)[0][0, 0], low, 1e-10)
+    system = np.diag(known.ravel()) + mu * (vertical.T @ vertical + horizontal.T @ horizontal)
+    low = np.linalg.solve(system, (known * image).ravel()).reshape(H, W)
+    return torch.from_numpy(low[pad : H - pad, pad : W - pad])
+
+
+@given(images(), st.floats(0.1, 50), st.integers(0, 2**16))
+def test_low_pass_of_the_known_pixels_is_the_minimiser(
+    drawn: tuple[Tensor, int], mu: float, seed: int
+) -> None:
+    x, pad = drawn
+    mask = torch.rand(x.shape, generator=torch.Generator().manual_seed(seed)) < 0.5
+    mask[..., 0, 0] = True
+    low, high = tikhonov_filter(torch.where(mask, x, torch.nan), mu, pad, mask=mask)
+    close(low[0, 0], minimiser(x, mask, mu, pad), 1e-7)
+    close(high, torch.where(mask, x - low, 0.0), 1e-12)
+
+
+@given(images(), weights)
+def test_a_mask_of_known_pixels_changes_nothing(drawn: tuple[Tensor, int], mu: float) -> None:
+    x, pad = drawn
+    every = torch.ones_like(x[:1, :1], dtype=torch.bool)
+    for ours, theirs in zip(
+        tikhonov_filter(x, mu, pad, mask=every), tikhonov_filter(x, mu, pad), strict=True
+    ):
+        close(ours, theirs, 1e-9)
+
+
+def test_a_constant_image_is_smooth_up_to_the_edge_of_a_hole(seeded: torch.Generator) -> None:
+    """A filter that takes zeros for the missing pixels fails here."""
+    x, mask = torch.full((1, 1, 40, 40), 0.7), torch.ones(1, 1, 40, 40, dtype=torch.bool)
+    mask[..., 10:30, 5:35] = False
+    close(tikhonov_filter(x, mask=mask)[0], x, 1e-4)
+
+
+def test_each_channel_needs_a_known_pixel() -> None:
+    x, mask = torch.ones(1, 2, 8, 8), torch.ones(1, 2, 8, 8, dtype=torch.bool)
+    mask[:, 1] = False
+    with pytest.raises(ValueError, match="no known pixel"):
+        tikhonov_filter(x, pad=2, mask=mask)
 
 
 @given(images(), weights)
