@@ -5,20 +5,25 @@
     python benchmarks/sweep.py recursions  --data ROOT                             Fig. 11
     python benchmarks/sweep.py features    --data ROOT     initial F0
     python benchmarks/sweep.py systems     --data ROOT                             Fig. 8
+    python benchmarks/sweep.py lr          --data ROOT     CRNet-B and MDSR, on the LR image
+    python benchmarks/sweep.py sparse      --data ROOT     certified codes and free ones
 
 In the first four sweeps all variants see the same patches in the same order for the same number of
-steps; their targets are HR.  In `systems` all variants spend the same training arithmetic as
-CRNet-A, so that a cheaper network takes more steps.
+steps; their targets are HR.  In the others all variants spend the same training arithmetic as the
+first, so that a cheaper network takes more steps.
 A run in the folder is resumed or, if it is done, read.  A sweep that was cut off goes on where it
-was, and sweeps with the same folder and number of steps use the same runs.
+was, and sweeps of one recipe with the same folder and number of steps use the same runs.
 
 Prints a table: parameters, multiplications per HR pixel, steps, PSNR on a test set at each scale,
-and the time for an image of 384 x 384 pixels (median of nine rounds over all variants).  Writes it
-as JSON with the validation curves, and draws it.
+and the time for an image of 384 x 384 pixels (median of nine rounds over all variants).  `sparse`
+adds the largest part of codes that are on, and the largest distance from the exact codes relative
+to their norm, over the images of the test set at x3.  Writes the table as JSON with the validation
+curves, and draws it.
 """
 
 import argparse
 import json
+import math
 import re
 import statistics
 import time
@@ -34,8 +39,11 @@ import matplotlib.pyplot as plt
 import torch
 from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
-from crnet import Upscaler, loading, networks
-from crnet.data import data_root
+from baselines import bicubic, imresize
+from baselines.resample import modcrop
+from crnet import Upscaler, certify_codes, loading, networks, read_image
+from crnet.certificate import Certified
+from crnet.data import data_root, find_images, read_y
 from crnet.measuring.evaluate import evaluate
 from crnet.model import CRNetA
 from crnet.training.checkpoint import training_state
@@ -61,8 +69,36 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         "VDSR-like, 10 layers": {"recipe": "vdsr-compact"},
         "DRRN-like, 4 units": {"recipe": "drrn-compact"},
     },
+    "lr": {
+        "CRNet-B": {},
+        "MDSR-like, 8 blocks of 48": {
+            "architecture": "MDSR", "recursions": 12, "border": 0,
+            "sizes": {"blocks": 8, "maps": 48},
+        },
+    },
+    "sparse": {
+        "5 blocks, K = 2, ‖D‖² ≤ 1, p = 32": {},
+        "the same, other seed": {"seed": 1},
+        "‖D‖² ≤ 1/2": {"sizes": {"bound": 0.5}},
+        "‖D‖² ≤ 2": {"sizes": {"bound": 2.0}},
+        "3 blocks": {"sizes": {"blocks": 3}},
+        "8 blocks": {"sizes": {"blocks": 8}},
+        "K = 1": {"recursions": 1},
+        "K = 3": {"recursions": 3},
+        "p = 16": {"sizes": {"rank": 16}},
+        "p = 64": {"sizes": {"rank": 64}},
+        "atoms of 5×5": {"sizes": {"atom": 5}},
+        "atoms of 9×9": {"sizes": {"atom": 9}},
+        "free S (CRNet-A)": {"recipe": "crnet-a-compact"},
+    },
 }  # fmt: skip
 """What each variant changes in the recipe, or its own recipe; a second seed shows the chance."""
+
+EQUAL_ARITHMETIC = ("systems", "lr", "sparse")
+"""Sweeps whose variants spend the training arithmetic of the first."""
+
+BASES = {"lr": "crnet-b-compact", "sparse": "crnet-a-sparse"}
+"""What a sweep varies, where it is not crnet-a-compact."""
 
 AXES = {
     "parameters": "parameters",
@@ -75,17 +111,22 @@ DRAWN: dict[str, tuple[str, ...]] = {
     "recursions": ("multiplications",),
     "features": (),
     "systems": tuple(AXES),
+    "lr": tuple(AXES),
+    "sparse": ("multiplications",),
 }
 
 
-def variant(base: Recipe, changes: dict[str, Any], out: Path) -> Recipe:
-    """Return the recipe of a variant."""
+def variant(base: Recipe, changes: dict[str, Any], out: Path, *, equal: bool) -> Recipe:
+    """Return the recipe of a variant; with `equal`, it spends the arithmetic of the base."""
     if "recipe" in changes:
-        other = read(changes["recipe"])
-        return replace(other, steps=round(base.steps * cost(base) / cost(other)))
-    if "F0" in changes:
-        changes = {"start": str(random_features(base, out))}
-    return replace(base, **changes)
+        recipe = read(changes["recipe"], {"teacher": ""})
+    elif "F0" in changes:
+        recipe = replace(base, start=str(random_features(base, out)))
+    else:
+        same = changes.get("architecture", base.architecture) == base.architecture
+        sizes = (base.sizes if same else {}) | changes.get("sizes", {})
+        recipe = replace(base, **changes | {"sizes": sizes})
+    return replace(recipe, steps=round(base.steps * cost(base) / cost(recipe))) if equal else recipe
 
 
 def random_features(recipe: Recipe, out: Path) -> Path:
@@ -103,8 +144,11 @@ def random_features(recipe: Recipe, out: Path) -> Path:
 
 
 def cost(recipe: Recipe) -> float:
-    """Multiplications of the forward pass of a training step, per pixel of a patch."""
-    return recipe.batch * work(networks.build(recipe.architecture, recipe.network()), recipe)
+    """Multiplications of the forward pass of a training step."""
+    net = networks.build(recipe.architecture, recipe.network())
+    pixels = [(recipe.patch * (1 if net.enlarged else s)) ** 2 for s in recipe.scales]
+    per_pixel = [networks.multiplications(net, s) for s in recipe.scales]
+    return recipe.batch * statistics.fmean(map(math.prod, zip(pixels, per_pixel, strict=True)))
 
 
 def work(net: networks.Network, recipe: Recipe) -> float:
@@ -135,7 +179,21 @@ def run(
         "psnr": {str(row.scale): row.psnr for row in rows},
         "hours": state["seconds"] / 3600,
         "curve": state["history"],
-    }
+    } | certified(net, root, test)
+
+
+def certified(net: networks.Network, root: Path, test: str) -> dict[str, float]:
+    """Return the largest density and relative distance of certified codes on a test set at ×3."""
+    if not isinstance(net, Certified):
+        return {}
+    on, distance = 0.0, 0.0
+    for path in find_images(root / test):
+        hr = read_image(path).expand(-1, 3, -1, -1) if net.rgb else read_y(path).float() / 255
+        x = imresize(modcrop(hr, 3), 1 / 3)
+        found = certify_codes(net, bicubic(x, 3) if net.enlarged else x)
+        on = max(on, float(found.nonzero[-1]))
+        distance = max(distance, float(found.relative.max()))
+    return {"on": on, "distance": distance}
 
 
 def times(nets: list[networks.Network], rounds: int = 9) -> list[float]:
@@ -154,14 +212,19 @@ def times(nets: list[networks.Network], rounds: int = 9) -> list[float]:
 def table(results: list[dict[str, Any]], test: str) -> str:
     """Return the results as a table of Markdown."""
     scales = list(results[0]["psnr"])
+    certificate = ["codes on", "distance"] if any("on" in r for r in results) else []
     rows = [
-        ["", "parameters", "M mult / px", "steps", *(f"{test} ×{s}" for s in scales), "s / image"],
-        ["---"] * (5 + len(scales)),
+        [
+            "", "parameters", "M mult / px", "steps", *(f"{test} ×{s}" for s in scales),
+            "s / image", *certificate,
+        ],
+        ["---"] * (5 + len(scales) + len(certificate)),
     ] + [
         [
             r["variant"], f"{r['parameters']:,}", f"{r['multiplications'] / 1e6:.3f}",
             f"{r['steps']:,}", *(f"{r['psnr'][s]:.2f}" for s in scales),
             f"{r['seconds']:.3f}" if "seconds" in r else "",
+            *(f"{r[key]:.1%}" if key in r else "" for key in ("on", "distance") if certificate),
         ]
         for r in results
     ]  # fmt: skip
@@ -209,17 +272,21 @@ def main() -> None:
     )
     parser.add_argument("sweep", choices=VARIANTS)
     parser.add_argument("--data", help="data root [$CRNET_DATA]")
-    parser.add_argument("--recipe", default="crnet-a-compact", help="what is varied")
+    parser.add_argument("--recipe", help="what is varied [crnet-a-compact, or that of the sweep]")
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--test", default="Set5", metavar="SET")
     parser.add_argument("--out", type=Path, default=Path("runs"), help="folder of the runs [runs]")
     arguments = parser.parse_args()
     root = data_root(arguments.data)
-    base = read(arguments.recipe, {"steps": arguments.steps, "teacher": ""})
+    given = arguments.recipe or BASES.get(arguments.sweep, "crnet-a-compact")
+    base = read(given, {"steps": arguments.steps, "teacher": ""})
+    equal = arguments.sweep in EQUAL_ARITHMETIC
+    # Sweeps of crnet-a-compact share their runs.
+    runs = arguments.out if given == "crnet-a-compact" else arguments.out / given
     results, nets = [], []
     for name, changes in VARIANTS[arguments.sweep].items():
-        recipe = variant(base, changes, arguments.out)
-        folder = arguments.out / folder_of(changes, recipe, base)
+        recipe = variant(base, changes, arguments.out, equal=equal)
+        folder = runs / folder_of(changes, recipe, base)
         net, result = run(name, recipe, folder, root, arguments.test)
         nets.append(net)
         results.append(result)
