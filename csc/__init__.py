@@ -11,7 +11,8 @@ from csc.conv import adjoint, gram, synthesis
 from csc.dictionary import dct_dictionary, random_dictionary, unit_norm
 from csc.filters import tikhonov_filter
 from csc.implicit import SparseCoding, attach_gradients, sparse_code
-from csc.learning.learn import LearnedDictionary, LearningState, LearningStep, learn_dictionary
+from csc.learning.learn import LearnedDictionary, LearningStep, learn_dictionary
+from csc.learning.state import LearningState
 from csc.prox import nonneg_soft_threshold, soft_threshold
 from csc.recursion import contraction, distance, settling, spectrum
 from csc.recursion.cista import CISTA
@@ -22,6 +23,7 @@ from csc.solvers.admm import admm
 from csc.solvers.cd import coordinate_descent
 from csc.solvers.fista import fista
 from csc.solvers.ista import ista
+from csc.solvers.parallel import ParallelSolver
 from csc.solvers.protocol import Solver
 
 __version__ = "0.1.0"
@@ -32,6 +34,7 @@ __all__ = [
     "LearnedDictionary",
     "LearningState",
     "LearningStep",
+    "ParallelSolver",
     "RidgeBlock",
     "RidgeStack",
     "Solution",

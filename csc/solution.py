@@ -20,6 +20,8 @@ class Status(Enum):
     """Rounding in the dtype of the images hides any further improvement; use float64."""
     UNCERTIFIED = "settled, uncertified"
     """λ = 0 for some codes, so the gap proves nothing; the codes are almost fixed by ISTA."""
+    LOST = "worker lost"
+    """The worker of this image ended before it answered; the codes are those of the start."""
 
 
 @dataclass(frozen=True, repr=False)

@@ -1,4 +1,4 @@
-"""Independent items on the workers of an executor: processes here, or Dask, MPI or Ray elsewhere.
+"""Independent items on the workers of an executor: processes here, Dask or MPI elsewhere.
 
 :func:`each` maps a function over items, in this process or on any
 :class:`concurrent.futures.Executor`.  The results are the same, bit for bit, whatever the number of

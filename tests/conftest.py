@@ -1,9 +1,12 @@
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import settings
+
+from csc.workers import Processes
 
 # The first call into torch is slow, so a deadline would blame the wrong example.
 settings.register_profile("default", deadline=None, max_examples=30)
@@ -23,3 +26,10 @@ def root() -> Path:
 @pytest.fixture
 def seeded() -> torch.Generator:
     return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def pool() -> Iterator[Processes]:
+    """Two spawned processes for all tests: each takes seconds to start."""
+    with Processes(2) as processes:
+        yield processes

@@ -24,8 +24,10 @@ Gu, Zuo, Xie, Meng, Feng, Zhang, "Convolutional sparse coding for image super-re
 "Efficient projections onto the ℓ1-ball for learning in high dimensions", ICML 2008 (the simplex).
 """
 
+import functools
 import math
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -46,6 +48,7 @@ from csc.learning.surrogate import (
     minimise_surrogate,
     project,
 )
+from csc.workers import each
 
 # Ours, since the paper's are unknown.  λ and μ are for Y in [0, 1]: the best of a few values at ×3
 # on 12 photos of General100, where Set5 was measured, too.
@@ -145,6 +148,7 @@ def train(
     solver: Solver = coordinate_descent,
     generator: torch.Generator | None = None,
     on_step: Callable[[int, float], None] | None = None,
+    executor: Executor | None = None,
 ) -> Trained:
     """Learn D, W and F of one scale from HR images.
 
@@ -176,6 +180,8 @@ def train(
         Source of randomness; torch's global one by default.
     on_step : callable, optional
         As in :func:`baselines.sparse.csc_sr_refine.refine`.
+    executor : concurrent.futures.Executor, optional
+        As in :func:`code_pairs`.
 
     Returns
     -------
@@ -205,14 +211,14 @@ def train(
     pairs = make_pairs(images, scale, mu, margin(D))
     D = D.to(pairs[0].low)
     D = learner([pair.low for pair in pairs], D, lam, generator=generator)
-    sums = code_pairs(pairs, D, lam, scale, solver=solver)
+    sums = code_pairs(pairs, D, lam, scale, solver=solver, executor=executor)
     if refinement:
         W, hr, _ = fit_hr(sums, hr_atoms, energy, rounds, generator=generator)
         D, _ = refine(
             D, W, hr, pairs, lam, energy,
             steps=refinement, solver=solver, generator=generator, on_step=on_step,
         )  # fmt: skip
-        sums = code_pairs(pairs, D, lam, scale, solver=solver)
+        sums = code_pairs(pairs, D, lam, scale, solver=solver, executor=executor)
     W, hr, objective = fit_hr(sums, hr_atoms, energy, rounds, generator=generator)
     hr = F.pixel_shuffle(hr, scale)  # (M, 1, s k, s k)
     return Trained(Filters(scale, D, W.to(D), hr.to(D), lam, mu), objective)
@@ -258,6 +264,7 @@ def code_pairs(
     scale: int,
     *,
     solver: Solver = coordinate_descent,
+    executor: Executor | None = None,
 ) -> Sums:
     """Return the sums of LR codes and HR residuals over all pairs.
 
@@ -273,18 +280,27 @@ def code_pairs(
         s.
     solver : Solver
         As in :func:`baselines.sparse.csc_sr.upscale`.
+    executor : concurrent.futures.Executor, optional
+        Codes the images in parallel (:mod:`csc.workers`).  The sums are the same, bit for bit.  An
+        image whose worker is lost is left out, with a warning.
     """
     N, _, k, _ = D.shape
     A = torch.zeros(N, N, 2 * k - 1, 2 * k - 1, dtype=torch.float64)
     B = torch.zeros(N, scale**2, k, k, dtype=torch.float64)
     energy = 0.0
-    for pair in pairs:
-        z = solver(pair.low, D, lam, tol=CODING_TOL, max_iter=MOST_STEPS).codes
-        channels = F.pixel_unshuffle(pair.high, scale)  # (1, s², h, w)
-        a, b = correlations(channels[0], z[0])
+    code = functools.partial(_code, D=D, lam=lam, solver=solver)
+    for i, z in each(code, [pair.low for pair in pairs], executor):
+        high = pairs[i].high
+        channels = F.pixel_unshuffle(high, scale)  # (1, s², h, w)
+        a, b = correlations(channels[0], z.to_dense()[0])
         A, B = A + a, B + b
-        energy += float(pair.high.double().square().sum())
+        energy += float(high.double().square().sum())
     return Sums(A, B, energy)
+
+
+def _code(low: Tensor, *, D: Tensor, lam: float, solver: Solver) -> Tensor:
+    """Return the codes as a sparse tensor, which is small to send."""
+    return solver(low, D, lam, tol=CODING_TOL, max_iter=MOST_STEPS).codes.to_sparse()
 
 
 def fit_hr(
