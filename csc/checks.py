@@ -40,6 +40,8 @@ def check_size(size: tuple[int, int], name: str = "size") -> None:
 
 
 def _check_floats(t: Tensor, name: str) -> None:
+    if t.layout != torch.strided:
+        raise TypeError(f"{name} must be dense, got {t.layout}; use {name}.to_dense()")
     if t.dtype in FLOATS:
         return
     if t.is_complex():
@@ -135,10 +137,12 @@ def check_weight(
             )
         if value.is_complex():
             raise TypeError(f"{name} must be real, got {value.dtype}; use {name}.real")
+        if value.is_floating_point():
+            _check_floats(value, name)
         if value.is_meta:  # has no values
             return
         low, high = float(value.detach().min()), float(value.detach().max())
-    elif isinstance(value, Real):
+    elif isinstance(value, Real) and not isinstance(value, bool):
         low = high = float(value)
     else:
         raise TypeError(f"{name} must be a number or a torch.Tensor, got {type(value).__name__}")
@@ -175,6 +179,24 @@ def check_finite(x: Tensor, name: str) -> None:
         raise ValueError(
             f"{name} has {bad} NaN or infinite entries of {x.numel()}; "
             f"use torch.where({name}.isfinite(), {name}, 0)"
+        )
+
+
+def check_squares(t: Tensor, name: str, *, underflow: bool = False) -> None:
+    """Require squared norms of images or atoms in the range of their dtype, at least float32.
+
+    With `underflow` they may round to zero.
+    """
+    if t.is_meta:
+        return
+    t = t.detach().to(torch.promote_types(t.dtype, torch.float32))
+    squares, peaks = t.square().sum((1, 2, 3)), t.abs().amax((1, 2, 3))
+    lost = (squares == 0) & (peaks > 0) & (not underflow)
+    bad = (~squares.isfinite() | lost).nonzero().flatten().tolist()
+    if bad:
+        raise ValueError(
+            f"{name}[{bad[0]}] has values up to {float(peaks[bad[0]]):.3g}, and their squares are "
+            f"beyond the range of {t.dtype}; use float64 or scale {name}"
         )
 
 

@@ -7,7 +7,7 @@ leaves it open; the field's convention is ‖d_m‖ = 1.
 import torch
 from torch import Tensor
 
-from csc.checks import check_dictionary, check_finite
+from csc.checks import check_dictionary, check_finite, check_integer, check_squares
 
 
 def unit_norm(D: Tensor) -> Tensor:
@@ -34,6 +34,7 @@ def unit_norm(D: Tensor) -> Tensor:
     """
     check_dictionary(D)
     check_finite(D, "D")
+    check_squares(D, "D")
     norm: Tensor = torch.linalg.vector_norm(D, dim=(1, 2, 3), keepdim=True)
     zero = (norm == 0).flatten().nonzero().flatten().tolist()
     if zero:
@@ -66,8 +67,8 @@ def random_dictionary(
 
     Raises
     ------
-    ValueError
-        If a size is not positive.
+    ValueError, TypeError
+        If a size is not an integer ≥ 1.
 
     Examples
     --------
@@ -75,8 +76,8 @@ def random_dictionary(
     >>> D.shape, torch.allclose(D.square().sum((1, 2, 3)), torch.ones(5))
     (torch.Size([5, 3, 4, 4]), True)
     """
-    if min(M, C, k) < 1:
-        raise ValueError(f"M, C and k must be ≥ 1, got {M}, {C} and {k}")
+    for value, name in ((M, "M"), (C, "C"), (k, "k")):
+        check_integer(value, name, least=1)
     return unit_norm(torch.randn(M, C, k, k, generator=generator, dtype=dtype))
 
 
@@ -102,8 +103,8 @@ def dct_dictionary(k: int, n: int | None = None, *, dtype: torch.dtype | None = 
 
     Raises
     ------
-    ValueError
-        If k < 1 or n < k.
+    ValueError, TypeError
+        If k is not an integer ≥ 1, or n not an integer ≥ k.
 
     Examples
     --------
@@ -111,9 +112,9 @@ def dct_dictionary(k: int, n: int | None = None, *, dtype: torch.dtype | None = 
     >>> torch.allclose(D @ D.T, torch.eye(9), atol=1e-6)
     True
     """
+    check_integer(k, "k", least=1)
     n = k if n is None else n
-    if k < 1 or n < k:
-        raise ValueError(f"need k ≥ 1 and n ≥ k, got k = {k} and n = {n}")
+    check_integer(n, "n", least=k)
     u, i = torch.arange(n, dtype=torch.float64), torch.arange(k, dtype=torch.float64)
     cosines = torch.cos(torch.pi * u[:, None] * (i + 0.5) / n)  # (n, k)
     atoms = torch.einsum("ui,vj->uvij", cosines, cosines).reshape(n * n, 1, k, k)

@@ -16,7 +16,7 @@ def full_precision(function: Function) -> Function:
 
     @functools.wraps(function)
     def run(x: object, *arguments: object, **options: object) -> object:
-        device = x.device.type if isinstance(x, Tensor) else "cpu"
+        device = x.device.type if isinstance(x, Tensor) and not x.is_meta else "cpu"
         with ExitStack() as stack:
             stack.enter_context(torch.autocast(device, enabled=False))
             if device == "cuda":

@@ -33,6 +33,7 @@ from csc.checks import (
     check_mask,
     check_pair,
     check_run,
+    check_squares,
     check_weight,
     code_shape,
     spread,
@@ -299,6 +300,8 @@ def pose(
         mask = mask.to(x.dtype)
     check_finite(x, "x")
     check_finite(D, "D")
+    check_squares(D, "D")
+    check_squares(x, "x", underflow=True)
     return Problem(x, D, spread(lam, x), nonneg, mask)
 
 

@@ -8,10 +8,11 @@ from hypothesis import settings
 
 from csc.workers import Processes
 
-# The first call into torch is slow, so a deadline would blame the wrong example.
-settings.register_profile("default", deadline=None, max_examples=30)
-settings.register_profile("ci", deadline=None, max_examples=30, derandomize=True)
-settings.load_profile("ci" if os.environ.get("CI") else "default")
+# The first call into torch is slow, so a deadline would blame the wrong example.  Everyone gets the
+# same examples; `pytest -m hypothesis --hypothesis-profile=new` draws others.
+settings.register_profile("same", deadline=None, max_examples=30, derandomize=True)
+settings.register_profile("new", deadline=None, max_examples=300)
+settings.load_profile("same")
 
 
 @pytest.fixture

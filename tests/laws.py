@@ -1,9 +1,13 @@
 """Oracles that share no code with the library: D as a dense matrix, scikit-learn's Lasso."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import torch
 from sklearn.linear_model import Lasso
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 
 def dense(D: Tensor, size: tuple[int, int], *, periodic: bool = False) -> np.ndarray:
@@ -57,3 +61,21 @@ def best_objective(
 
 def close(a: Tensor, b: Tensor, tol: float = 1e-9) -> None:
     torch.testing.assert_close(a, b, rtol=tol, atol=tol)
+
+
+@contextmanager
+def only_outlines() -> Iterator[None]:
+    """Fail where a module gets a weight tensor with memory, or where there are too many."""
+    count = 0
+
+    def check(module: nn.Module, name: str, weight: nn.Parameter | None) -> None:
+        nonlocal count
+        count += 1
+        assert weight is None or weight.is_meta
+        assert count < 10_000
+
+    hook = register_module_parameter_registration_hook(check)
+    try:
+        yield
+    finally:
+        hook.remove()

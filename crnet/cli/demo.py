@@ -1,4 +1,4 @@
-"""``crnet demo``: reduce a real photo, upscale it with the bundled CRNet-A, and show the codes."""
+"""``crnet demo``: reduce a real photo, upscale it with the recommended network, draw its codes."""
 
 import argparse
 from collections.abc import Iterator
@@ -11,14 +11,18 @@ from baselines.resample import bicubic, imresize, modcrop
 from crnet.analysis import recursions
 from crnet.cli.arguments import Parser
 from crnet.cli.messages import say
-from crnet.data import read_y
+from crnet.cli.options import open_device
+from crnet.data import read_rgb
 from crnet.files import Picture, output_file, read_picture
-from crnet.loading import load
+from crnet.loading import RECOMMENDED, load
 from crnet.measuring.evaluate import score
-from crnet.measuring.protocol import degrade
-from crnet.model import CRNetA
+from crnet.measuring.protocol import TABLE_3, pair
+from crnet.model import CRNetB
 from crnet.upscale import Upscaler, upscale_picture
 from csc.analysis import usage
+
+CROPS = ((105, 450, 100), (180, 150, 100))
+"""Row, column and side of the parts of the photo that are shown enlarged."""
 
 
 def add(p: Parser) -> None:
@@ -66,15 +70,16 @@ def report(folder: Path, scale: int = 3) -> Iterator[str]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = photo()
-    net = load("crnet-a")
-    assert isinstance(net, CRNetA)  # noqa: S101
+    net = load(RECOMMENDED).to(open_device("auto"))
+    assert isinstance(net, CRNetB)  # noqa: S101
     network = Upscaler(net)
-    yield f"{path.name}, 768x512, reduced x{scale} by MATLAB bicubic and enlarged again; on Y:"
+    x = read_rgb(path)
+    H, W = x.shape[-2:]
+    yield f"{path.name}, {W}x{H}, reduced x{scale} by MATLAB bicubic and enlarged again; on Y:"
     yield ""
     yield f"  {'':8}  PSNR dB    SSIM  seconds"
-    y = read_y(path)
-    for name, system in (("bicubic", bicubic), ("CRNet-A", network)):
-        decibels, similarity, seconds = score(y, scale, system)
+    for name, system in (("bicubic", bicubic), ("CRNet-B", network)):
+        decibels, similarity, seconds = score(x, scale, system, TABLE_3)
         yield f"  {name:8}  {decibels:7.2f}  {similarity:.4f}  {seconds:7.2f}"
 
     original = modcrop(read_picture(path).color, scale)
@@ -84,22 +89,23 @@ def report(folder: Path, scale: int = 3) -> Iterator[str]:
     from crnet import plot
     from csc.plot import images as side_by_side
 
-    images = {"original": original[0], "bicubic": enlarged[0], "CRNet-A": sharp[0]}
-    crops = [(105, 450, 100), (180, 150, 100)]
-    figure = side_by_side(images, crops=crops, title=f"kodim23, ×{scale}")
+    images = {"original": original[0], "bicubic": enlarged[0], "CRNet-B": sharp[0]}
+    figure = side_by_side(images, crops=CROPS, title=f"{path.stem}, ×{scale}")
     with output_file(folder / "comparison.png", overwrite=True) as file:
         figure.savefig(file, dpi=170, format="png")
 
-    steps = recursions(net, y, scale)
+    steps = recursions(net, x, scale)
     yield ""
     yield "  recursion k   non-zero codes   ‖z_k − z_(k−1)‖ / ‖z_k‖   PSNR dB"
     for k, step in enumerate(steps):
         moved = "–" if step.change is None else f"{step.change:.4f}"
         yield f"  {k:11}   {step.nonzero:14.1%}   {moved:>24}   {step.psnr:7.2f}"
+    _, lr = pair(x, scale, TABLE_3)
     with torch.inference_mode():
-        z = net.cista(net.features(bicubic(degrade(modcrop(y, scale), scale), scale)))
+        *_, z = net.codes(lr.to(net.mean), scale)
+        z = net.crop(z, 1)
     figure = plot.codes(
-        net.atoms(),
+        net.atoms(scale).mean(1, keepdim=True),
         z[0],
         usage(z).on,
         [step.nonzero for step in steps],

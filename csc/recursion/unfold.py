@@ -67,7 +67,7 @@ def unfold(D: Tensor, lam: Weight, L: float) -> Kernels:
     Raises
     ------
     ValueError, TypeError
-        If D is not a dictionary, λ is negative or not finite, or L is not finite and > 0.
+        If D is not a dictionary, λ is negative or not finite, or L or 1/L is not finite and > 0.
 
     References
     ----------
@@ -87,7 +87,7 @@ def unfold(D: Tensor, lam: Weight, L: float) -> Kernels:
     check_finite(D, "D")
     M = D.shape[0]
     check_weight(lam, (1, M, 1, 1))
-    if not 0 < L < float("inf"):
+    if not torch.finfo(D.dtype).tiny < L < float("inf"):  # for 1/L
         raise ValueError(f"L must be finite and > 0, got {L}; use csc.lipschitz(D, size)")
     theta = (spread(lam, D) / L).flatten().expand(M).clone()
     return Kernels(D / L, complement(gram(D) / L), theta)

@@ -1,7 +1,5 @@
 """Laws of the functions on networks: size, reach, memory, seed."""
 
-import time
-
 import pytest
 import torch
 from torch import Tensor, nn
@@ -20,7 +18,7 @@ from crnet.networks import (
     tile_maps,
 )
 from crnet.sparse import SparseCRNetA, SparseCRNetB
-from tests.laws import close
+from tests.laws import close, only_outlines
 
 SMALL: dict[str, dict] = {
     "CRNetA": {"n0": 4, "m0": 4, "recursions": 2},
@@ -164,10 +162,8 @@ def test_an_outline_has_the_shapes_of_the_network(name: str) -> None:
     ],
 )  # fmt: skip
 def test_a_network_beyond_all_bounds_is_refused_at_once(name: str, arguments: dict) -> None:
-    started = time.monotonic()
-    with pytest.raises((ValueError, RuntimeError)):
+    with only_outlines(), pytest.raises((ValueError, RuntimeError)):
         check(name, {**SMALL[name], **arguments})
-    assert time.monotonic() - started < 5
 
 
 def test_the_bound_on_weight_tensors_is_exact_and_ends_with_the_call() -> None:

@@ -146,12 +146,12 @@ def test_gap_in_float32_still_bounds_the_true_error(p: Problem, nonneg: bool, st
 
 @given(problems(weight=(0.3, 0.9)), nonnegs)
 def test_gap_tends_to_zero(p: Problem, nonneg: bool) -> None:
-    gaps = [
-        fista(p.x, p.D, p.lam, nonneg=nonneg, tol=0.0, max_iter=n).relative_gap.max()
+    first, last = (
+        fista(p.x, p.D, p.lam, nonneg=nonneg, tol=5e-5, max_iter=n).relative_gap.max()
         for n in (0, 3000)
-    ]
-    assert gaps[1] < 1e-4
-    assert gaps[1] <= gaps[0]
+    )
+    assert last < 1e-4
+    assert last <= first
 
 
 @given(problems(), nonnegs)

@@ -59,7 +59,20 @@ def test_bad_input_is_named() -> None:
     D[1] = 0
     with pytest.raises(ValueError, match=r"atoms \[1\] are zero"):
         unit_norm(D)
-    with pytest.raises(ValueError, match="M, C and k must be ≥ 1, got 0, 1 and 3"):
+    with pytest.raises(ValueError, match="M must be ≥ 1, got 0"):
         random_dictionary(0, 1, 3)
-    with pytest.raises(ValueError, match="n ≥ k, got k = 4 and n = 3"):
+    with pytest.raises(ValueError, match="n must be ≥ 4, got 3"):
         dct_dictionary(4, 3)
+    for bad in (True, 2.0, float("nan")):
+        with pytest.raises(TypeError, match="k must be an integer"):
+            dct_dictionary(bad)
+        with pytest.raises(TypeError, match="k must be an integer"):
+            random_dictionary(3, 1, bad)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_atoms_whose_squares_leave_the_dtype_are_refused(scale: float) -> None:
+    D = torch.full((1, 1, 2, 2), scale)
+    with pytest.raises(ValueError, match=r"values up to 1e[+-]30, and their squares are beyond"):
+        unit_norm(D)
+    close(unit_norm(D.double()), torch.full((1, 1, 2, 2), 0.5, dtype=torch.float64))

@@ -21,19 +21,21 @@ nonnegs = st.booleans()
 pytestmark = pytest.mark.filterwarnings("ignore:all codes are zero")
 
 
-def photo_like(H: int, W: int, C: int = 1, dtype: torch.dtype = torch.float64) -> Tensor:
+def photo_like(
+    H: int, W: int, C: int = 1, dtype: torch.dtype = torch.float64, k: int = 5
+) -> Tensor:
     """Sparse codes of oriented atoms, and noise: large enough for threads and many rounds."""
     g = torch.Generator().manual_seed(5)
-    D = random_dictionary(12, C, 5, generator=g, dtype=torch.float64)
-    z = torch.randn(1, 12, H - 4, W - 4, generator=g, dtype=torch.float64)
+    D = random_dictionary(12, C, k, generator=g, dtype=torch.float64)
+    z = torch.randn(1, 12, H - k + 1, W - k + 1, generator=g, dtype=torch.float64)
     z *= torch.rand(z.shape, generator=g, dtype=torch.float64) < 0.02
     x = synthesis(z, D)
     return (x + 0.05 * torch.randn(x.shape, generator=g, dtype=torch.float64)).to(dtype)
 
 
-def atoms(C: int = 1, dtype: torch.dtype = torch.float64, M: int = 12) -> Tensor:
+def atoms(C: int = 1, dtype: torch.dtype = torch.float64, M: int = 12, k: int = 5) -> Tensor:
     g = torch.Generator().manual_seed(6)
-    return random_dictionary(M, C, 5, generator=g, dtype=torch.float64).to(dtype)
+    return random_dictionary(M, C, k, generator=g, dtype=torch.float64).to(dtype)
 
 
 @given(problems(batch=1, weight=(0.05, 0.9), slack=8), nonnegs)
@@ -57,7 +59,7 @@ def test_the_gap_bounds_the_error_wherever_it_stops(p: Problem, nonneg: bool, ep
 
 @given(
     st.integers(1, 20),
-    st.sampled_from([(1, 1), (1, 4), (1, 7), (3, 3), (4, 2)]),  # a pair compiles for two seconds
+    st.sampled_from([(1, 1), (1, 4), (1, 7), (2, 3), (3, 2)]),  # a pair compiles for two seconds
     st.integers(0, 40),
 )
 def test_dense_pass_is_the_adjoint(M: int, kind: tuple[int, int], slack: int) -> None:
@@ -91,10 +93,10 @@ def test_dense_pass_is_the_adjoint(M: int, kind: tuple[int, int], slack: int) ->
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 8])
-@pytest.mark.parametrize("C", [1, 3])
-def test_threads_change_rounding_only(threads: int, C: int, monkeypatch) -> None:
+@pytest.mark.parametrize(("C", "k"), [(1, 5), (3, 2)])
+def test_threads_change_rounding_only(threads: int, C: int, k: int, monkeypatch) -> None:
     monkeypatch.setattr("csc.solvers.active_set.PARALLEL_FROM", 1)
-    x, D = photo_like(60, 47, C), atoms(C)
+    x, D = photo_like(44, 31, C, k=k), atoms(C, k=k)
     lam = 0.05 * lam_max(x, D)
     stripes: list[int] = []
     original = ActiveSet._split

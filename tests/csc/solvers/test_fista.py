@@ -213,9 +213,10 @@ def test_a_start_in_any_layout(monkeypatch) -> None:
 def test_long_runs_beside_the_optimum_stay_finite(large: int, monkeypatch) -> None:
     """Where z = 0 is optimal no step has a curvature, and L must not shrink for ever."""
     monkeypatch.setattr(steps, "LARGE", large)
+    monkeypatch.setattr("csc.solvers.fista.SHRINK", 0.8)  # 0.97 takes 5000 steps to reach zero
     x, D = photo_like(12, 12, dtype=torch.float32), atoms(dtype=torch.float32)
     with pytest.warns(UserWarning, match="λ_max"):
-        found = fista(x, D, 1.1 * lam_max(x, D), max_iter=5000, tol=0.0)
+        found = fista(x, D, 1.1 * lam_max(x, D), max_iter=1000, tol=0.0)
     assert torch.isfinite(found.objective).all()
     assert not found.codes.any()
 

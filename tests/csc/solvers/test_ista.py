@@ -270,6 +270,29 @@ def test_bad_input_is_refused_before_any_step(solve: Solver, change: dict, says:
 
 
 @solvers
+@pytest.mark.parametrize(
+    ("x", "D"), [(1e19, 1.0), (1.0, 1e19), (1.0, 1e-30)], ids=["large", "atoms", "small atoms"]
+)
+def test_what_cannot_be_squared_is_refused(solve: Solver, x: float, D: float) -> None:
+    images, atoms = torch.full((2, 1, 8, 8), x), torch.full((2, 1, 3, 3), D)
+    with pytest.raises(ValueError, match="squares are beyond the range of torch.float32; use"):
+        solve(images, atoms, x * D)
+
+
+@solvers
+def test_sparse_and_meta_tensors_and_flags_are_refused(solve: Solver) -> None:
+    x, D = torch.ones(1, 1, 8, 8), torch.ones(2, 1, 3, 3)
+    with pytest.raises(TypeError, match=r"x must be dense, .* use x.to_dense\(\)"):
+        solve(x.to_sparse(), D, 0.1)
+    with pytest.raises(TypeError, match=r"lam must be dense, .* use lam.to_dense\(\)"):
+        solve(x, D, torch.ones(2).to_sparse())
+    with pytest.raises(TypeError, match="x is torch.float32 on meta but D"):
+        solve(x.to("meta"), D, 0.1)
+    with pytest.raises(TypeError, match="lam must be a number"):
+        solve(x, D, True)
+
+
+@solvers
 def test_autocast_does_not_touch_a_certificate(solve: Solver, seeded: torch.Generator) -> None:
     x = torch.randn(1, 1, 16, 16, generator=seeded)
     D = torch.randn(4, 1, 3, 3, generator=seeded)
