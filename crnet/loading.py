@@ -469,6 +469,7 @@ def _card_of_training(path: Path, state: Mapping[str, Any], recipe: Recipe) -> C
         training={
             "data": f"{' + '.join(recipe.sets)} without {excluded}",
             "recipe": json.dumps(state["recipe"]),
+            "precision": state.get("precision", recipe.precision),  # as auto chose it
             "steps": state["global_step"],
             "hours": round(state["seconds"] / 3600, 2),
             "curve": f"validation PSNR in dB by step: {curve or 'none'}",

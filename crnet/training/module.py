@@ -216,11 +216,12 @@ class Training(pl.LightningModule):
         return DataLoader(self._shared.validation, batch_size=None)  # type: ignore[arg-type]
 
     def on_save_checkpoint(self, state: dict[str, Any]) -> None:
-        """Add the recipe, the hash of the data, the history and the clock."""
+        """Add the recipe, the precision, the hash of the data, the history and the clock."""
         state["recipe"] = {
             k: list(v) if isinstance(v, tuple) else v
             for k, v in dataclasses.asdict(self.recipe).items()
         }
+        state["precision"] = str(self.trainer.precision)
         state["data"] = self.data
         state["history"] = self.history
         state["seconds"] = self.clock.seconds

@@ -97,7 +97,8 @@ class Recipe:
     teacher : str
         Bundled model, weights file or checkpoint whose images replace HR as targets; empty for HR.
     precision : str
-        ``bf16-mixed`` or ``32-true``.
+        ``bf16-mixed``, ``32-true``, or ``auto`` for the faster of them on the device
+        (:mod:`crnet.precision`).
     recompute : bool
         Recompute the recursions in the backward pass instead of storing them.
     """
@@ -135,7 +136,7 @@ class Recipe:
     seed: int = 0
     start: str = ""
     teacher: str = ""
-    precision: str = "bf16-mixed"
+    precision: str = "auto"
     recompute: bool = False
 
     def __post_init__(self) -> None:
@@ -283,7 +284,7 @@ _CHOICES = {
     "loss": ("l1", "l2", "l2-sum"),
     "optimizer": ("adam", "muon", "sgd"),
     "schedule": ("cosine", "step"),
-    "precision": ("bf16-mixed", "32-true"),
+    "precision": ("auto", "bf16-mixed", "32-true"),
 }
 
 

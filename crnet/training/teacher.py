@@ -40,7 +40,7 @@ def taught(
         Photos of :func:`crnet.training.patches.read_photos`.  Where they are Y and the teacher
         takes RGB, it gets the RGB of the file.
     teacher : str
-        Bundled model, weights file or checkpoint; computes in bfloat16.
+        Bundled model, weights file or checkpoint; computes in the faster precision.
     cache : Path, optional
         File that keeps the images for the next call.
     on_photo : callable, optional
@@ -63,7 +63,7 @@ def taught(
     if not set(scales) <= set(made):
         missing = words(s for s in scales if s not in made)
         raise ValueError(f"the teacher {teacher} upscales by {words(made)}, not by {missing}")
-    upscale = Upscaler(loading.load(teacher), precision="bfloat16")
+    upscale = Upscaler(loading.load(teacher), precision="auto")
     if upscale.channels < photos[0].hr.shape[0]:
         raise ValueError(f"the teacher {teacher} takes Y, but the network to train takes RGB")
     key = _key(photos, teacher)

@@ -39,6 +39,7 @@ from crnet import loading
 from crnet.data import data_root, find_images
 from crnet.errors import TrainingFailed, WeightsError
 from crnet.networks import Network
+from crnet.precision import for_training
 from crnet.training import checkpoint
 from crnet.training.callbacks import AtomicFiles, Averages, Checkpoints, Stopped, Watch
 from crnet.training.module import Training, cuts, validation_batches
@@ -112,7 +113,12 @@ def train(
     validate_every = validate_every if recipe.validation else 0
     watch, saver = Watch(tell_every, bar), Checkpoints(run, 60 * save_minutes, validate_every)
     callbacks = [Averages(recipe.ema), watch, saver]
-    trainer = _trainer(recipe, run, device, devices, validate_every, tell_every, callbacks)
+    precision = for_training(recipe.precision, _device(device))
+    trainer = _trainer(
+        recipe, run, device, devices, precision, validate_every, tell_every, callbacks
+    )
+    if bar and recipe.precision == "auto":
+        sys.stderr.write(f"precision: {precision}, the faster one on {_device(device)}\n")
     net = build(recipe, fresh=found is None, tell=bar)
     photos, validation = _read(recipe, data_root(root), bar, run, trainer.strategy.root_device)
     module = Training(recipe, net, photos, validation, workers)
@@ -233,6 +239,7 @@ def _trainer(
     run: Path,
     device: str,
     devices: int,
+    precision: str,
     validate_every: int,
     tell_every: int,
     callbacks: list[Callback],
@@ -258,7 +265,7 @@ def _trainer(
                 devices=devices,
                 num_nodes=nodes,
                 strategy=strategy,
-                precision=recipe.precision,  # type: ignore[arg-type]
+                precision=precision,  # type: ignore[arg-type]
                 max_steps=-1 if recipe.minutes else recipe.steps,
                 max_epochs=-1,
                 gradient_clip_val=recipe.clip,
@@ -279,6 +286,15 @@ def _trainer(
             )
         except MisconfigurationException as error:
             raise ValueError(str(error)) from error
+
+
+def _device(accelerator: str) -> str:
+    """Return the device that Lightning takes for an accelerator."""
+    if accelerator != "auto":
+        return accelerator
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def _first_process() -> bool:

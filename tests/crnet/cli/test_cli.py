@@ -193,7 +193,8 @@ def test_evaluate_prints_the_table_and_writes_json(here: Path, capsys) -> None:
         ["mine", "x2", "crnet-a"],
     ]
     told = json.loads((here / "r.json").read_text())
-    assert told.keys() == {"protocols", "versions", "data", "results"}
+    assert told.keys() == {"protocols", "versions", "data", "results", "precision"}
+    assert told["precision"] == "float32"
     assert f"{told['results'][1]['psnr']:.3f}" == lines[2].split()[3]
     assert call(*arguments, "--json", "r.json") == 1
     assert "exists" in one_line(capsys)

@@ -18,7 +18,7 @@ pytest.importorskip("lightning", reason="training needs the extra `train`")
 import crnet
 from crnet import Upscaler, WeightsError
 from crnet.errors import DataError
-from crnet.loading import serialize, training_state
+from crnet.loading import serialize, stored, training_state
 from crnet.networks import Network, apply
 from crnet.training import train as train_module
 from crnet.training.module import Clock
@@ -738,3 +738,16 @@ def test_training_needs_neither_sporco_nor_plots(data: Path, tmp_path: Path) -> 
     """torch, lightning, numba, pillow and safetensors are enough."""
     subprocess.run([sys.executable, "-c", BARE, str(tmp_path / "run"), str(data)], check=True)
     assert (tmp_path / "run" / "last.ckpt").exists()
+
+
+@pytest.mark.parametrize(("chosen", "told"), [("float32", "32-true"), ("bfloat16", "bf16-mixed")])
+def test_a_run_records_the_precision_that_auto_chose(
+    monkeypatch, data: Path, tmp_path: Path, capsys, chosen: str, told: str
+) -> None:
+    monkeypatch.setattr("crnet.precision.fastest", lambda device: chosen)
+    go(replace(TINY, steps=2), tmp_path / "run", data, bar=True)
+    last = tmp_path / "run" / "last.ckpt"
+    assert training_state(last)["precision"] == told
+    assert stored(last).card.training["precision"] == told
+    assert capsys.readouterr().err.count(f"precision: {told}, the faster one on cpu") == 1
+    assert 'precision = "auto"' in (tmp_path / "run" / "recipe.toml").read_text()
