@@ -17,6 +17,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from csc.checks import check_size
 from csc.filters import mirrored
@@ -91,11 +92,36 @@ def imresize(
 def resample(
     x: Tensor, size: tuple[int, int], scales: tuple[float, float], edges: Edges = "symmetric"
 ) -> Tensor:
-    """Resize as `imresize` does, without its checks, which would wait for the GPU."""
+    """Resize as `imresize` does, without its checks, which would wait for the GPU.
+
+    A graph that torch exports must fit images of all sizes, so there it enlarges by convolutions.
+    """
+    if torch.compiler.is_compiling() and edges == "symmetric" and scales[0] in (2, 3, 4):
+        return _enlarge_in_phases(x, int(scales[0]))
     # MATLAB resizes the axis with the smaller factor first, and rows first if they are equal.
     for axis in (0, 1) if scales[0] <= scales[1] else (1, 0):
         x = _resize_axis(x, axis - 2, scales[axis], size[axis], edges)
     return x
+
+
+def _enlarge_in_phases(x: Tensor, s: int) -> Tensor:
+    """Enlarge images by s, to rounding as `bicubic`: one 5×5 kernel for each of the s² phases.
+
+    The images need at least two pixels on each side.
+    """
+    phases = []  # (s, 5): the weights of the pixels −2, …, 2 around an output pixel's own
+    for i in range(s):
+        u = (i + 0.5) / s - 0.5
+        taps = [_cubic_at(abs(u - j)) for j in range(-2, 3)]
+        phases.append([tap / sum(taps) for tap in taps])
+    k = torch.tensor(phases, dtype=x.dtype, device=x.device)
+    C = x.shape[1]
+    kernel = (k[:, None, :, None] * k[None, :, None, :]).reshape(s * s, 1, 5, 5).repeat(C, 1, 1, 1)
+    for axis in (2, 3):
+        n = x.shape[axis]
+        near, far = x.narrow(axis, 0, 2), x.narrow(axis, n - 2, 2)
+        x = torch.cat([near.flip(axis), x, far.flip(axis)], axis)  # mirrored
+    return F.pixel_shuffle(F.conv2d(x, kernel, groups=C), s)
 
 
 def bicubic(x: Tensor, scale: int) -> Tensor:
@@ -178,6 +204,12 @@ def round_uint8(x: Tensor) -> Tensor:
 
 # The next two functions compute in MATLAB's order.  A sum of the uint8 path can be halfway between
 # two levels; then the last bit of the weights decides, and another order would round it elsewhere.
+
+
+def _cubic_at(t: float) -> float:
+    """`_cubic` of a number ≥ 0."""
+    near, far = 1.5 * t**3 - 2.5 * t**2 + 1, -0.5 * t**3 + 2.5 * t**2 - 4 * t + 2
+    return near if t <= 1 else far if t <= 2 else 0.0
 
 
 def _cubic(t: Tensor) -> Tensor:

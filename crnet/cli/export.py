@@ -9,13 +9,14 @@ from pathlib import Path
 from crnet import loading
 from crnet.cli.arguments import Parser
 from crnet.cli.messages import UsageError, printable, say
-from crnet.cli.options import add_data, add_device, open_device
+from crnet.cli.options import add_data, add_device, check_scales, open_device
 from crnet.cli.progress import progress
 from crnet.data import data_root
 from crnet.files import output_file
 from crnet.loading import Card
 from crnet.measuring.evaluate import Row, evaluate, table
 from crnet.networks import Network
+from crnet.onnx import onnx_file
 from crnet.upscale import Upscaler
 
 
@@ -27,7 +28,13 @@ def add(p: Parser) -> None:
         metavar="FILE",
         help="checkpoint of a run, weights file, or published weights (.mat, .pth or .pt)",
     )
-    p.add_argument("out", type=Path, metavar="OUT", help="weights file to write (.safetensors)")
+    p.add_argument(
+        "out",
+        type=Path,
+        metavar="OUT",
+        help="weights file to write (.safetensors); with .onnx, ONNX files OUT_xN.onnx, one for "
+        "each scale",
+    )
     p.add_argument(
         "--scales",
         nargs="+",
@@ -52,8 +59,10 @@ def add(p: Parser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Write a checkpoint or published weights as a weights file, with what they measure."""
     out: Path = arguments.out
+    if out.suffix == ".onnx":
+        return _write_onnx(arguments, out)
     if out.suffix != ".safetensors":
-        raise UsageError(f"OUT must end in .safetensors, got {out}")
+        raise UsageError(f"OUT must end in .safetensors or .onnx, got {out}")
     if not re.fullmatch(loading.NAME, out.stem):
         raise UsageError(f"a model is named by letters, digits, '.', '+', '-', not {out.stem!r}")
     device = open_device(arguments.device)
@@ -70,6 +79,26 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _write_onnx(arguments: argparse.Namespace, out: Path) -> int:
+    """Write an ONNX file for each scale; nothing is measured."""
+    if arguments.half:
+        raise UsageError("--half is for weights files; ONNX files hold float32")
+    net, card = _read(arguments)
+    scales = arguments.scales or card.scales
+    check_scales(card.name, card.scales, scales)
+    for scale in scales:
+        path = out.with_name(f"{out.stem}_x{scale}.onnx")
+        with output_file(path, overwrite=arguments.overwrite) as file:
+            try:
+                file.write(onnx_file(net, scale))
+            except ModuleNotFoundError as error:
+                raise UsageError(
+                    f"ONNX files need {error.name}: pip install 'csc-crnet[onnx]'"
+                ) from error
+        say(printable(path))
+    return 0
+
+
 def _read(arguments: argparse.Namespace) -> tuple[Network, Card]:
     given: Path = arguments.file
     if given.suffix == ".mat":
@@ -79,7 +108,7 @@ def _read(arguments: argparse.Namespace) -> tuple[Network, Card]:
             raise UsageError(f"--{error}") from error
     if given.suffix in (".pth", ".pt"):
         return _published(given, arguments.scales or ())
-    if arguments.scales:
+    if arguments.scales and arguments.out.suffix != ".onnx":
         raise UsageError(f"--scales is for .mat, .pth and .pt files; {given} says its own")
     file = loading.stored(loading.find(given))
     return file.network(), file.card
