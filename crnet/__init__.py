@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from crnet import analysis
+    from crnet.certificate import CodesCertificate, certify_codes
     from crnet.ensemble import Ensemble
     from crnet.errors import (
         CRNetError,
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from crnet.measuring.metrics import psnr, ssim
     from crnet.measuring.protocol import TABLE_2, TABLE_3, Protocol
     from crnet.model import CRNetA, CRNetB
+    from crnet.resize import enlarge
     from crnet.sparse import SparseCRNetA, SparseCRNetB
     from crnet.upscale import Upscaler, apply_tiled, upscale_picture
     from csc import __version__ as __version__
@@ -33,6 +35,7 @@ __all__ = [
     "CRNetError",
     "Card",
     "CheckpointError",
+    "CodesCertificate",
     "DataError",
     "Ensemble",
     "ImageFileError",
@@ -47,6 +50,8 @@ __all__ = [
     "apply_tiled",
     "bundled",
     "card",
+    "certify_codes",
+    "enlarge",
     "evaluate",
     "load",
     "psnr",
@@ -59,6 +64,7 @@ __all__ = [
 # A name imports its module at first use, because importing torch takes seconds.  Until then the
 # command line can already answer and take Ctrl-C.
 _NAMES = {
+    "crnet.certificate": ("CodesCertificate", "certify_codes"),
     "crnet.ensemble": ("Ensemble",),
     "crnet.errors": (
         "CRNetError", "DataError", "ImageFileError", "RecipeError", "TrainingFailed",
@@ -70,6 +76,7 @@ _NAMES = {
     "crnet.measuring.metrics": ("psnr", "ssim"),
     "crnet.measuring.protocol": ("TABLE_2", "TABLE_3", "Protocol"),
     "crnet.model": ("CRNetA", "CRNetB"),
+    "crnet.resize": ("enlarge",),
     "crnet.sparse": ("SparseCRNetA", "SparseCRNetB"),
     "crnet.upscale": ("Upscaler", "apply_tiled", "upscale_picture"),
     "csc": ("__version__",),

@@ -22,7 +22,8 @@ Function: TypeAlias = Callable[[Tensor, int], Tensor]
 class System(Protocol):
     """Maps LR images in [0, 1], (B, channels, h, w), and the scale to HR images.
 
-    The HR images have shape (B, channels, scale·h, scale·w) and are not clipped.
+    The HR images have shape (B, channels, scale·h, scale·w) and are not clipped.  They are a new
+    tensor, which the caller may change.
     """
 
     @property
@@ -45,8 +46,11 @@ class Learned(System, Protocol):
 class Tiled(System, Protocol):
     """A system that works in tiles."""
 
-    def following(self, on_tile: OnTile) -> System:
-        """Return the same system, which calls `on_tile` after each tile."""
+    def following(self, on_tile: OnTile, memory_mib: float | None = None) -> System:
+        """Return the same system, which calls `on_tile` after each tile.
+
+        `memory_mib`, if given, is its new working memory of a tile in MiB.
+        """
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,9 @@ def parameters(upscale: System | Function, scale: int) -> int:
     return upscale.parameters_at(scale) if isinstance(upscale, Learned) else 0
 
 
-def following(upscale: System, on_tile: OnTile) -> System:
-    """Return a system that calls `on_tile` after each tile, if it works in tiles."""
-    return upscale.following(on_tile) if isinstance(upscale, Tiled) else upscale
+def following(upscale: System, on_tile: OnTile, memory_mib: float | None = None) -> System:
+    """Return a system that calls `on_tile` after each tile, if it works in tiles.
+
+    `memory_mib`, if given, is the new working memory of a tile in MiB.
+    """
+    return upscale.following(on_tile, memory_mib) if isinstance(upscale, Tiled) else upscale

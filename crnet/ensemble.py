@@ -41,9 +41,9 @@ class Ensemble:
         """Count the learned numbers of the system for a scale."""
         return parameters(self.system, scale)
 
-    def following(self, on_tile: OnTile) -> "Ensemble":
+    def following(self, on_tile: OnTile, memory_mib: float | None = None) -> "Ensemble":
         """Return the same ensemble, which calls `on_tile` after each tile of each pass."""
-        return Ensemble(following(as_system(self.system), on_tile))
+        return Ensemble(following(as_system(self.system), on_tile, memory_mib))
 
     def __call__(self, x: Tensor, scale: int) -> Tensor:
         """Return the HR image (B, C, scale·h, scale·w) of an LR image (B, C, h, w)."""

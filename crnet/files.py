@@ -1,13 +1,10 @@
 """Read and write image files without silent loss, and never leave half a file.
 
-8-bit grey, RGB and palette images, with or without alpha, and grey of 9 to 16 bits are read
-exactly.  Other files are refused, because reading them would lose something: 16-bit colour, float
-and 32-bit grey, CMYK, animations, unknown channels.  The error says why.
+:mod:`csc.images` reads the pixels.  Here alpha and metadata come along.
 """
 
 import os
 import uuid
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -16,25 +13,17 @@ from typing import BinaryIO
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from baselines.resample import round_uint8
-from crnet.decode import (
-    colors_of,
-    decode,
-    refuse_short_jpeg,
-    refuse_short_png,
-    refuse_what_would_be_lost,
-)
-from crnet.errors import ImageFileError
+from crnet.errors import ImageFileError, words
 from crnet.metadata import Metadata, read_metadata, save_options
-
-# Pillow knows forty more formats.  Some start other programs; many lose bits.
-_READ = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "PPM", "GIF")
+from csc.images import colors_of, open_file, read
 
 # Still images; all formats except JPEG are written without loss.
-_WRITTEN = {
+WRITTEN = {
     ".png": "PNG",
     ".tif": "TIFF",
     ".tiff": "TIFF",
@@ -108,47 +97,32 @@ def read_picture(path: Path) -> Picture:
     ImageFileError
         If the file is missing, empty, truncated, no image, animated, or cannot be read exactly.
     """
-    if path.is_dir():
-        raise ImageFileError(f"{path}: is a folder")
-    if path.exists() and not path.is_file():
-        raise ImageFileError(f"{path}: is not a regular file")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's, on metadata that we do not use
-            with Image.open(path, formats=_READ) as image:
-                return _read(path, image)
-    except ImageFileError:
-        raise
-    except FileNotFoundError:
-        raise ImageFileError(f"{path}: no such file") from None
-    except PermissionError:
-        raise ImageFileError(f"{path}: not readable, permission denied") from None
-    except Exception as error:  # decoders raise anything on damaged bytes
-        raise ImageFileError(f"{path}: cannot be read as an image: {_why(path, error)}") from error
+        with open_file(path) as file:
+            return read_stream(file, str(path))
+    except ValueError as error:
+        raise ImageFileError(str(error)) from error
 
 
-def _why(path: Path, error: Exception) -> str:
-    if path.is_file() and path.stat().st_size == 0:
-        return "the file is empty"
-    if isinstance(error, UnidentifiedImageError):
-        return "it is damaged, or not PNG, JPEG, TIFF, WebP, BMP, PNM or GIF"
-    return str(error).partition("\n")[0] or type(error).__name__
+def read_stream(file: BinaryIO, name: str) -> Picture:
+    """Read an image from an open file that can seek; `name` is how messages call it.
 
+    Raises
+    ------
+    ImageFileError
+        As for :func:`read_picture`.
+    """
+    metadata, icc_profile = Metadata(), None
 
-def _read(path: Path, image: Image.Image) -> Picture:
-    refuse_what_would_be_lost(path, image)
-    if image.format == "PNG":
-        refuse_short_png(path)
-    if image.format == "TIFF":  # Pillow closes it when its pixels are loaded
-        metadata = read_metadata(image)
-        image.load()
-    else:
-        image.load()
-        metadata = read_metadata(image)
-    if image.format in ("JPEG", "MPO"):
-        refuse_short_jpeg(path, image)
-    icc_profile = image.info.get("icc_profile")
-    color, alpha, bits = decode(path, image, upright="damaged EXIF" in metadata.not_kept)
+    def look(image: Image.Image) -> bool:
+        nonlocal metadata, icc_profile
+        metadata, icc_profile = read_metadata(image), image.info.get("icc_profile")
+        return "damaged EXIF" not in metadata.not_kept
+
+    try:
+        color, alpha, bits = read(file, name, look)
+    except ValueError as error:
+        raise ImageFileError(str(error)) from error
     if icc_profile and colors_of(icc_profile) not in (None, color.shape[1]):
         icc_profile = None
         wrong = "the colour profile, which is for other channels"
@@ -156,7 +130,7 @@ def _read(path: Path, image: Image.Image) -> Picture:
     return Picture(color, alpha, bits, icc_profile, metadata)
 
 
-def output_format(path: Path, picture: Picture, scale: int = 1) -> str:
+def output_format(path: Path, picture: Picture, scale: float = 1) -> str:
     """Return Pillow's name of an output format; check that it can hold the enlarged picture.
 
     Raises
@@ -164,9 +138,9 @@ def output_format(path: Path, picture: Picture, scale: int = 1) -> str:
     ImageFileError
         If the suffix is unknown, or the format cannot hold the size, the alpha or 16 bits.
     """
-    name = _WRITTEN.get(path.suffix.lower(), "")
+    name = WRITTEN.get(path.suffix.lower(), "")
     if not name:
-        known = " ".join(_WRITTEN)
+        known = words(WRITTEN, "and")
         raise ImageFileError(f"{path}: cannot write the suffix {path.suffix!r}; known are {known}")
     limit = {"WEBP": 16383, "JPEG": 65535}.get(name, 2**31)
     if scale * max(picture.color.shape[-2:]) > limit:
@@ -199,19 +173,29 @@ def write_picture(picture: Picture, file: BinaryIO, format_name: str) -> None:
     OSError, ValueError
         If Pillow cannot encode it.
     """
-    if picture.bits == 16:
-        levels = (picture.color[0, 0].double() * 65535 + 0.5).floor().clamp(0, 65535)
-        image = Image.fromarray(levels.to(torch.int32).numpy().astype(np.uint16))
-    else:
-        planes = [picture.color] if picture.alpha is None else [picture.color, picture.alpha]
-        levels = round_uint8(torch.cat(planes, 1)[0].double() * 255)  # (C, H, W)
-        image = Image.fromarray(levels.permute(1, 2, 0).squeeze(2).contiguous().numpy())
+    image = Image.fromarray(_levels(picture))
     options, _ = save_options(picture.metadata, format_name)
     if format_name == "JPEG":
         options["quality"] = 95
     if format_name == "WEBP":
         options["lossless"] = True
     image.save(file, format=format_name, icc_profile=picture.icc_profile, **options)
+
+
+def _levels(picture: Picture) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    """Return the pixels (H, W, C), or (H, W) if grey, as whole numbers; some rows at a time."""
+    planes = [picture.color] if picture.alpha is None else [picture.color, picture.alpha]
+    H, W = picture.color.shape[-2:]
+    C = sum(plane.shape[1] for plane in planes)
+    levels = np.empty((H, W, C), np.uint16 if picture.bits == 16 else np.uint8)
+    for top in range(0, H, 256):
+        rows = slice(top, top + 256)
+        part = torch.cat([plane[0, :, rows] for plane in planes]).permute(1, 2, 0).double()
+        if picture.bits == 16:
+            levels[rows] = (part * 65535 + 0.5).floor().clamp(0, 65535).to(torch.int32).numpy()
+        else:
+            levels[rows] = round_uint8(part * 255).numpy()
+    return levels[:, :, 0] if C == 1 else levels
 
 
 @contextmanager

@@ -67,7 +67,7 @@ class Metadata:
     text: tuple[tuple[str, str], ...] = ()
     not_kept: tuple[str, ...] = ()
 
-    def enlarged(self, scale: int) -> "Metadata":
+    def enlarged(self, scale: float) -> "Metadata":
         """Return the metadata for `scale` times as many pixels a side."""
         dpi = self.dpi and (scale * self.dpi[0], scale * self.dpi[1])
         exif = self.exif

@@ -349,6 +349,16 @@ class CRNetB(nn.Module):
         b = self.border * scale
         return image[..., b : image.shape[-2] - b, b : image.shape[-1] - b]
 
+    @torch.no_grad()
+    def atoms(self, scale: int) -> Tensor:
+        """Return what an isolated unit code adds to the image, (m0, 3, 9·scale, 9·scale).
+
+        As in :meth:`CRNetA.atoms`, for a network without biases.
+        """
+        maps = nn.functional.pad(self.body.atoms(), (2, 2, 2, 2))  # (m0, n0, 9, 9)
+        image: Tensor = self.tail(self.upsamplers[str(scale)](maps))
+        return image
+
     @property
     def cista(self) -> CISTA:
         """The unfolded sparse code."""

@@ -126,7 +126,8 @@ def codes(
     for ax in axes.flat:
         ax.set_xticks([])
         ax.set_yticks([])
-    axes[0, 0].set_ylabel("added to the image\n(5×5 pixels)")
+    k = atoms.shape[-1]
+    axes[0, 0].set_ylabel(f"added to the image\n({k}×{k} pixels)")
     axes[1, 0].set_ylabel("code map $z_K$")
     left, middle, right = lower.subplots(1, 3)
     left.plot(range(len(nonzero)), [100 * v for v in nonzero], "o-", color=BLUE)

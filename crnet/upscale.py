@@ -6,13 +6,13 @@ border of the image there is no margin, so the network pads there as it pads the
 tiles give the output of the whole image up to floating-point rounding.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from baselines.resample import bicubic
+from baselines.resample import bicubic, imresize
 from crnet import networks
 from crnet.color import rgb_to_ycbcr, ycbcr_to_rgb
 from crnet.contracts import Function, OnTile, System, as_system
@@ -20,6 +20,7 @@ from crnet.errors import words
 from crnet.files import Picture
 from crnet.networks import Coded, Network
 from crnet.precision import PRECISIONS, resolve
+from crnet.resize import Plan, enlarge, plan
 
 
 @dataclass(frozen=True)
@@ -73,9 +74,10 @@ class Upscaler:
         """Count the learned numbers; a network counts as a whole, whatever the scale."""
         return self.parameters
 
-    def following(self, on_tile: OnTile) -> "Upscaler":
-        """Return the same upscaler, which calls `on_tile` after each tile."""
-        return replace(self, on_tile=on_tile)
+    def following(self, on_tile: OnTile, memory_mib: float | None = None) -> "Upscaler":
+        """Return the same upscaler with another `on_tile`, and another `memory_mib` if given."""
+        memory_mib = self.memory_mib if memory_mib is None else memory_mib
+        return replace(self, on_tile=on_tile, memory_mib=memory_mib)
 
     @property
     def has_codes(self) -> bool:
@@ -130,7 +132,7 @@ class Upscaler:
         if made and scale not in made:
             kind = type(self.net).__name__
             raise ValueError(f"this {kind} upscales by {words(made)}, not by {scale}")
-        if not bool(torch.isfinite(x).all()):
+        if not bool(torch.isfinite(torch.stack(x.aminmax())).all()):
             raise ValueError("the image has NaN or infinite entries")
         weight = next(self.net.parameters())
         device = weight.device.type
@@ -239,23 +241,34 @@ def tile_side(net: Network, memory_mib: float, bytes_per_number: int = 4) -> int
     return max(int(pixels**0.5), 2 * networks.reach(net) + 16)
 
 
-def upscale_picture(picture: Picture, scale: int, upscale: System | Function) -> Picture:
+def upscale_picture(
+    picture: Picture,
+    scale: float | None,
+    upscale: System | Function,
+    *,
+    size: tuple[int, int] | None = None,
+    scales: Sequence[int] | None = None,
+) -> Picture:
     """Enlarge a picture: Y or RGB by a system, chroma and alpha by bicubic; grey stays grey.
 
     Parameters
     ----------
     picture : Picture
         Image of (h, w) pixels.
-    scale : int
+    scale : float
         Factor ≥ 1.
     upscale : callable
         Such as an :class:`Upscaler`: Y (1, 1, h, w) and scale → Y (1, 1, scale·h, scale·w).  With
         `channels` of 3 it maps RGB instead.
+    size : (int, int), optional
+        New height and width, instead of `scale`, which is then None.
+    scales : sequence of int, optional
+        The scales that the system makes, see :func:`crnet.enlarge`.
 
     Returns
     -------
     Picture
-        Image of (scale·h, scale·w) pixels, clipped to [0, 1], with metadata for this size.
+        Clipped to [0, 1], with metadata for its size.
 
     Raises
     ------
@@ -267,19 +280,74 @@ def upscale_picture(picture: Picture, scale: int, upscale: System | Function) ->
             "a picture is floating point (1, C, H, W) in [0, 1], "
             f"got {picture.color.dtype} of shape {tuple(picture.color.shape)}"
         )
-    alpha = None if picture.alpha is None else bicubic(picture.alpha, scale).clamp(0, 1)
+    h, w = picture.color.shape[-2:]
+    chosen = plan((h, w), scale, size=size, scales=scales)
+
+    def sharp(x: Tensor) -> Tensor:
+        return enlarge(x, upscale, scale, size=size, scales=scales).to(x.device)
+
     with torch.inference_mode():
         if as_system(upscale).channels == 3:
-            rgb = upscale(picture.color.expand(-1, 3, -1, -1), scale).to(picture.color.device)
-            grey = picture.color.shape[1] == 1
-            color = rgb.mean(1, keepdim=True) if grey else rgb
+            rgb = sharp(picture.color.expand(-1, 3, -1, -1))
+            color = rgb.mean(1, keepdim=True) if picture.color.shape[1] == 1 else rgb
+            color = color.clone() if color.data_ptr() == picture.color.data_ptr() else color
         elif picture.color.shape[1] == 1:
             # Grey becomes Y as in MATLAB's rgb2ycbcr with r = g = b, which networks are trained on.
-            y = (16 + 219 * picture.color) / 255
-            color = (255 * upscale(y, scale).to(y.device) - 16) / 219
+            color = (255 * sharp((16 + 219 * picture.color) / 255) - 16) / 219
         else:
             ycbcr = rgb_to_ycbcr(picture.color)
-            y = upscale(ycbcr[:, :1], scale).to(ycbcr.device)
-            color = ycbcr_to_rgb(torch.cat([y, bicubic(ycbcr[:, 1:], scale)], 1))
-    metadata = picture.metadata.enlarged(scale)
-    return Picture(color.clamp(0, 1), alpha, picture.bits, picture.icc_profile, metadata)
+            color = _joined(sharp(ycbcr[:, :1]), ycbcr[:, 1:])
+        color.clamp_(0, 1)
+        alpha = picture.alpha
+        if alpha is not None:
+            alpha = imresize(alpha, size=chosen.size).clamp_(0, 1)
+    return Picture(
+        color,
+        alpha,
+        picture.bits,
+        picture.icc_profile,
+        picture.metadata.enlarged(chosen.size[1] / w if scale is None else scale),
+    )
+
+
+_ROWS = 256  # converted together, so that the memory of the conversion is small
+
+
+def _joined(y: Tensor, chroma: Tensor) -> Tensor:
+    """Return RGB of Y (1, 1, H, W) and of Cb and Cr (1, 2, h, w), which bicubic enlarges."""
+    H, W = y.shape[-2:]
+    rgb = y.new_empty(1, 3, H, W)
+    for c in (0, 1):  # one at a time takes less memory
+        rgb[:, c : c + 1] = imresize(chroma[:, c : c + 1], size=(H, W))
+    for top in range(0, H, _ROWS):
+        rows = slice(top, min(H, top + _ROWS))
+        parts = torch.cat([y[..., rows, :], rgb[:, :2, rows]], 1)
+        rgb[..., rows, :] = ycbcr_to_rgb(parts)
+    return rgb
+
+
+def picture_mib(shape: tuple[int, ...], chosen: Plan, channels: int, passes: int = 1) -> float:
+    """Estimate the memory in MiB of the images alone while a picture is enlarged.
+
+    Parameters
+    ----------
+    shape : (1, C, h, w)
+        Of the picture.
+    chosen : Plan
+        How it is enlarged.
+    channels : int
+        Of the system's images.
+    passes : int
+        8 for an ensemble, which keeps sums.
+    """
+    _, C, h, w = shape
+    pixels = [h * w]
+    for scale in chosen.passes:
+        pixels.append(pixels[-1] * scale**2)
+    H, W = chosen.size
+    reduced = 3 * H * W if pixels[-1] != H * W else 0  # bicubic adds products
+    network = max(a + b for a, b in zip(pixels, [*pixels[1:], reduced], strict=True))
+    network += 2 * pixels[-1] * (passes > 1)
+    conversion = 0 if channels == 3 or C == 1 else 5 * H * W + 3 * h * w
+    floats = C * h * w + max(channels * network, C * H * W + conversion)
+    return (4 * floats + 7 * H * W * (C == 3)) / 2**20

@@ -10,6 +10,7 @@ from csc.bounds import dual_point, duality_gap, gradient, lam_max, lipschitz, ob
 from csc.conv import adjoint, gram, synthesis
 from csc.dictionary import dct_dictionary, random_dictionary, unit_norm
 from csc.filters import tikhonov_filter
+from csc.images import read_images
 from csc.implicit import SparseCoding, attach_gradients, sparse_code
 from csc.learning.learn import LearnedDictionary, LearningStep, learn_dictionary
 from csc.learning.state import LearningState
@@ -63,6 +64,7 @@ __all__ = [
     "nonneg_soft_threshold",
     "objective",
     "random_dictionary",
+    "read_images",
     "recur",
     "settling",
     "soft_threshold",

@@ -77,6 +77,22 @@ def _write(stream: TextIO | None, text: str) -> bool:
     return True
 
 
+def send(data: memoryview) -> None:
+    """Write bytes on standard output.
+
+    Raises
+    ------
+    OSError, ValueError
+        If they do not arrive there.
+    """
+    try:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    except (OSError, ValueError):
+        _discard_what_is_left(sys.stdout)
+        raise
+
+
 def _discard_what_is_left(stream: TextIO) -> None:
     """Point a stream that failed to nowhere, or Python would fail at exit when it flushes it."""
     with suppress(OSError, ValueError), open(os.devnull, "wb") as nowhere:

@@ -9,6 +9,7 @@ import torch
 from crnet.cli.messages import UsageError
 from crnet.contracts import System
 from crnet.errors import words
+from crnet.loading import RECOMMENDED
 from crnet.precision import PRECISIONS
 from crnet.systems import Found, find
 
@@ -47,9 +48,9 @@ def add_models(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",
         nargs="+",
-        default=["bicubic", "crnet-a"],
+        default=["bicubic", RECOMMENDED],
         metavar="NAME",
-        help=f"one or several models, each {MODEL} (default: bicubic crnet-a)",
+        help=f"one or several models, each {MODEL} (default: bicubic {RECOMMENDED})",
     )
 
 

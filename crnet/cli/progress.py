@@ -71,8 +71,10 @@ class Lines:
         self._thread.join()
 
     def follow(self, done: int, total: int) -> None:
-        """Take the steps done and the steps in all."""
+        """Take the steps done and the steps in all; 0 done starts another count."""
         self._done, self._total = done, total
+        if done == 0:
+            self._started = time.monotonic()
         if total > 1 and done == 0:
             self.write(f"{self.title}: {total} {self.unit}")
         elif done == 1 and self._left() > self.every:

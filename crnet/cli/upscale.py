@@ -1,59 +1,101 @@
 """``crnet upscale``: enlarge image files."""
 
 import argparse
+import functools
+import io
 import os
 import re
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO, NamedTuple
 
 from crnet.cli.arguments import Parser
 from crnet.cli.interrupt import check_interrupt
-from crnet.cli.messages import UsageError, fail, printable, say, tell
-from crnet.cli.options import (
-    MODEL,
-    add_computing,
-    check_scales,
-    open_device,
-)
+from crnet.cli.messages import UsageError, fail, printable, say, send, tell
+from crnet.cli.options import MODEL, add_computing, open_device
 from crnet.cli.progress import progress
+from crnet.cli.target import LARGEST, Target, box, factor, pixels
+from crnet.cli.workers import add_workers, processes
 from crnet.contracts import System, following
 from crnet.data import find_images
 from crnet.errors import ImageFileError, words
 from crnet.files import (
+    WRITTEN,
     Picture,
     not_kept,
     output_file,
     output_format,
     read_picture,
+    read_stream,
     write_picture,
 )
+from crnet.loading import RECOMMENDED
+from crnet.precision import resolve
+from crnet.resize import plan
 from crnet.systems import find
-from crnet.upscale import upscale_picture
+from crnet.upscale import picture_mib, upscale_picture
+from csc.workers import each
+
+STREAM = Path("-")
+"""Standard input as an input, standard output as an output."""
 
 
 def add(p: Parser) -> None:
     """Add the options of the command."""
     p.add_argument(
-        "inputs", nargs="+", type=Path, metavar="FILE", help="images, or folders of images"
+        "inputs",
+        nargs="+",
+        type=Path,
+        metavar="FILE",
+        help="images, or folders of images; - is standard input",
     )
-    p.add_argument("--scale", type=int, default=2, metavar="N", help="factor (default: 2)")
+    sizes = p.add_mutually_exclusive_group()
+    sizes.add_argument(
+        "--scale",
+        type=factor,
+        metavar="X",
+        help=f"factor, any number > 1 up to {LARGEST} (default: 2)",
+    )
+    sizes.add_argument(
+        "--size",
+        type=box,
+        metavar="WxH",
+        help="enlarge to fit in this width and height, in proportion (default: --scale)",
+    )
+    sizes.add_argument(
+        "--width",
+        type=pixels,
+        metavar="W",
+        help="enlarge to this width, in proportion (default: --scale)",
+    )
     p.add_argument(
         "-o",
         "--out",
         type=Path,
         metavar="OUT",
-        help="output file; a folder for several inputs "
+        help="output file, - for standard output; a folder for several inputs "
         "(default: INPUT_MODEL_xN.png beside each input)",
     )
-    p.add_argument("--model", default="crnet-a", metavar="NAME", help=f"{MODEL} (default: crnet-a)")
+    p.add_argument(
+        "--format",
+        choices=[suffix[1:] for suffix in WRITTEN],
+        help="format of standard output (default: png)",
+    )
+    p.add_argument(
+        "--model", default=RECOMMENDED, metavar="NAME", help=f"{MODEL} (default: {RECOMMENDED})"
+    )
     p.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
     p.add_argument(
         "--memory",
         type=float,
         default=1024,
         metavar="MIB",
-        help="working memory of a tile; large images are computed in tiles (default: 1024)",
+        help="memory of the image and the network's maps; large images are computed in tiles "
+        "(default: 1024)",
     )
+    add_workers(p)
     add_computing(p, precision="auto")
 
 
@@ -61,62 +103,168 @@ def run(arguments: argparse.Namespace) -> int:
     """Enlarge image files."""
     device = open_device(arguments.device)
     found = find(arguments.model)
-    check_scales(found.title, found.scales, [arguments.scale])
-    if arguments.scale < 1:
-        raise UsageError(f"--scale must be ≥ 1, got {arguments.scale}")
     if not 0 < arguments.memory < 1e9:
         raise UsageError(f"--memory must be > 0 MiB and below 1e9, got {arguments.memory:g}")
-    jobs = _jobs(arguments, found.title)
-    upscale = found.open(
-        device,
-        ensemble=arguments.ensemble,
-        precision=arguments.precision,
-        memory_mib=arguments.memory,
+    width, height = arguments.size or (arguments.width, None)
+    target = Target(arguments.scale or (None if width else 2), width, height)
+    jobs = _jobs(arguments, found.title, target)
+    arguments.precision = resolve(arguments.precision, device)
+    upscale = found.open(device, ensemble=arguments.ensemble, precision=arguments.precision)
+    # A name without scales takes any; bicubic makes any size in one step.
+    scales = found.scales or (None if found.path else ())
+    here = len(jobs) == 1 or STREAM in arguments.inputs or arguments.out == STREAM
+    enlarge = functools.partial(
+        _try_file,
+        target=target,
+        upscale=upscale,
+        scales=scales,
+        options=_Options(
+            arguments.ensemble,
+            arguments.overwrite,
+            arguments.memory,
+            arguments.precision,
+            arguments.format,
+            silent=not here and arguments.workers > 0,
+        ),
     )
-    failed = 0
-    for source, target in jobs:
-        check_interrupt()
-        try:
-            lost = _upscale_file(source, target, upscale, arguments)
-        except ImageFileError as error:
-            failed += fail(str(error), 1)
-        except Exception as error:  # whatever one file raises, the others go on
+    failed: set[int] = set()
+
+    def lose(i: int, reason: str) -> None:
+        failed.add(i)
+        fail(f"{jobs[i][0]}: its worker was lost: {reason}", 1)
+
+    with processes(0 if here else arguments.workers) as executor:
+        for i, outcome in each(enlarge, jobs, executor, on_lost=lose):
             check_interrupt()
-            if os.environ.get("CRNET_TRACEBACK"):
-                raise
-            failed += fail(f"{source}: {error or type(error).__name__}", 1)
-        else:
-            say(printable(target))
-            if lost:
-                tell(f"crnet: {target}: does not keep {words(lost, 'and')} of {source.name}")
+            if outcome.error is not None:
+                failed.add(i)
+                fail(outcome.error, 1)
+                continue
+            source, path = jobs[i]
+            if path != STREAM:
+                say(printable(path))
+            if outcome.lost:
+                lost, of = words(outcome.lost, "and"), Path(_name(source, "input")).name
+                tell(f"crnet: {_name(path, 'output')}: does not keep {lost} of {of}")
     if failed and len(jobs) > 1:
-        tell(f"crnet: {failed} of {len(jobs)} files failed")
+        tell(f"crnet: {len(failed)} of {len(jobs)} files failed")
     return 1 if failed else 0
 
 
+class _Options(NamedTuple):
+    """What a file is enlarged with."""
+
+    ensemble: bool
+    overwrite: bool
+    memory: float
+    precision: str
+    format: str | None
+    silent: bool  # about progress
+
+
+class _Outcome(NamedTuple):
+    """What became of a file: an error, or what the new file does not keep."""
+
+    error: str | None
+    lost: list[str]
+
+
+def _try_file(
+    job: tuple[Path, Path],
+    *,
+    target: Target,
+    upscale: System,
+    scales: tuple[int, ...] | None,
+    options: _Options,
+) -> _Outcome:
+    """Enlarge one file; whatever it raises, the others go on."""
+    source, path = job
+    try:
+        return _Outcome(None, _upscale_file(source, path, target, upscale, scales, options))
+    except ImageFileError as error:
+        return _Outcome(str(error), [])
+    except Exception as error:
+        check_interrupt()
+        if os.environ.get("CRNET_TRACEBACK"):
+            raise
+        return _Outcome(f"{_name(source, 'input')}: {error or type(error).__name__}", [])
+
+
+def _name(path: Path, stream: str) -> str:
+    """Return how messages call an input or an output."""
+    return f"standard {stream}" if path == STREAM else str(path)
+
+
 def _upscale_file(
-    source: Path, target: Path, upscale: System, arguments: argparse.Namespace
+    source: Path,
+    path: Path,
+    target: Target,
+    upscale: System,
+    scales: tuple[int, ...] | None,
+    options: _Options,
 ) -> list[str]:
     """Enlarge one file; return what the new file does not keep."""
-    picture, scale = read_picture(source), arguments.scale
-    format_name = output_format(target, picture, scale)
-    with (
-        output_file(target, overwrite=arguments.overwrite) as file,
-        progress(f"{source.name}, {_sizes(picture, scale)}", "tiles") as follow,
-    ):
-        shown = following(upscale, over_passes(follow, 8 if arguments.ensemble else 1))
-        result = upscale_picture(picture, scale, shown)
-        write_picture(result, file, format_name)
+    picture = _read(source)
+    h, w = picture.color.shape[-2:]
+    name = _name(source, "input")
+    H, W = target.size(name, h, w)
+    named = Path(f"standard output.{options.format or 'png'}") if path == STREAM else path
+    format_name = output_format(named, picture, max(H / h, W / w))
+    scale, size = (target.scale, None) if target.scale else (None, (H, W))
+    chosen = plan((h, w), scale, size=size, scales=scales)
+    title = f"{Path(name).name}, {w}x{h} to {W}x{H} pixels"
+    passes = 8 if options.ensemble else 1
+    images = picture_mib(tuple(picture.color.shape), chosen, upscale.channels, passes)
+    with _output(path, options.overwrite) as file:
+        if chosen.passes and chosen.describe(h, w) != f"x{target.scale}":
+            tell(f"crnet: {title}: {chosen.describe(h, w)}")
+        if images > options.memory:
+            tell(
+                f"crnet: {title}: the image alone needs about {images:.0f} MiB, "
+                f"more than --memory {options.memory:g}"
+            )
+        title = f"{title}, {options.precision}"
+        with _silence() if options.silent else progress(title, "tiles") as follow:
+            memory = max(1.0, options.memory - images)
+            shown = following(upscale, over_passes(follow, passes), memory)
+            result = upscale_picture(picture, scale, shown, size=size, scales=scales)
+            write_picture(result, file, format_name)
     return not_kept(picture, format_name)
 
 
-def _sizes(picture: Picture, scale: int) -> str:
-    h, w = picture.color.shape[-2:]
-    return f"{w}x{h} to {scale * w}x{scale * h} pixels"
+@contextmanager
+def _silence() -> Iterator[Callable[[int, int], None]]:
+    """Follow without a word: the bars of several processes would overwrite each other."""
+    yield lambda done, total: None
+
+
+def _read(source: Path) -> Picture:
+    if source != STREAM:
+        return read_picture(source)
+    if sys.stdin is None or sys.stdin.isatty():
+        raise ImageFileError("standard input: is a terminal; send an image into it")
+    return read_stream(io.BytesIO(sys.stdin.buffer.read()), "standard input")
+
+
+@contextmanager
+def _output(path: Path, overwrite: bool) -> Iterator[BinaryIO]:
+    """Open an output; standard output is written when the block succeeds."""
+    if path != STREAM:
+        with output_file(path, overwrite=overwrite) as file:
+            yield file
+        return
+    if sys.stdout is None or sys.stdout.isatty():
+        raise ImageFileError("standard output: is a terminal; redirect it, or name a file with -o")
+    held = io.BytesIO()
+    yield held
+    try:
+        send(held.getbuffer())
+    except (OSError, ValueError) as error:
+        raise ImageFileError(f"standard output: cannot be written: {error}") from error
 
 
 def over_passes(follow: Callable[[int, int], None], passes: int) -> Callable[[int, int], None]:
-    """Return what counts the tiles of all passes of an ensemble together.
+    """Return what counts the tiles of all passes of an ensemble together, again and again.
 
     Examples
     --------
@@ -133,23 +281,34 @@ def over_passes(follow: Callable[[int, int], None], passes: int) -> Callable[[in
     def on_tile(done: int, total: int) -> None:
         nonlocal over
         follow(over * total + done, passes * total)
-        over += done == total
+        over = (over + (done == total)) % passes
 
     return on_tile
 
 
-def _jobs(arguments: argparse.Namespace, model: str) -> list[tuple[Path, Path]]:
+def _jobs(arguments: argparse.Namespace, model: str, wanted: Target) -> list[tuple[Path, Path]]:
     """Pair every input file with its output file."""
-    sources = _sources(arguments.inputs, model)
     out: Path | None = arguments.out
+    if STREAM in arguments.inputs:
+        if len(arguments.inputs) > 1:
+            raise UsageError("- is standard input, and must be the only input")
+        out = out or STREAM
+    if arguments.format and out != STREAM:
+        raise UsageError("--format is for standard output, -o -; elsewhere the suffix says it")
+    sources = _sources(arguments.inputs, model)
     several = len(sources) > 1 or arguments.inputs[0].is_dir()
     if several and out is not None and not out.is_dir():
-        raise UsageError(f"several inputs need -o to be an existing folder, and {out} is not one")
+        raise UsageError(
+            f"several inputs need -o to be an existing folder, and {out} is "
+            f"{'standard output' if out == STREAM else 'not one'}"
+        )
     if out is not None and not several and not out.is_dir():
         if out.exists() and sources[0].exists() and out.samefile(sources[0]):
             raise UsageError(f"the output {out} is the input")
         return [(sources[0], out)]
-    suffix = f"_{model}_x{arguments.scale}.png"
+    if STREAM in sources:
+        raise UsageError(f"standard input has no name; name a file in {out} with -o")
+    suffix = f"_{model}_{wanted.label}.png"
     jobs = [(p, (out or p.parent) / f"{p.stem}{suffix}") for p in sources]
     targets = [target for _, target in jobs]
     clashes = sorted({str(t) for t in targets if targets.count(t) > 1})
@@ -163,7 +322,7 @@ def _jobs(arguments: argparse.Namespace, model: str) -> list[tuple[Path, Path]]:
 
 def _sources(inputs: list[Path], model: str) -> list[Path]:
     """Return the input files, without what an earlier run of the model wrote beside its inputs."""
-    ours = re.compile(rf"_{re.escape(model)}_x\d+$")
+    ours = re.compile(rf"_{re.escape(model)}_(x\d+(\.\d+)?|\d+x\d+|\d+w)$")
     sources: list[Path] = []
     for path in inputs:
         if path.is_dir():

@@ -54,9 +54,9 @@ def one_line(capsys: pytest.CaptureFixture[str]) -> str:
 def test_upscale_writes_beside_the_photo(here: Path, capsys) -> None:
     save(here / "cat.png", photo(20, 17))
     assert call("upscale", "cat.png", "--scale", 3) == 0
-    assert capsys.readouterr().out == "cat_crnet-a_x3.png\n"
-    assert sorted(os.listdir()) == ["cat.png", "cat_crnet-a_x3.png"]
-    image = opened("cat_crnet-a_x3.png")
+    assert capsys.readouterr().out == "cat_crnet-b_x3.png\n"
+    assert sorted(os.listdir()) == ["cat.png", "cat_crnet-b_x3.png"]
+    image = opened("cat_crnet-b_x3.png")
     assert (image.size, image.mode) == ((51, 60), "RGB")
     bicubic = opened("cat.png").resize((51, 60), Image.Resampling.BICUBIC)
     assert np.abs(np.asarray(image, float) - np.asarray(bicubic, float)).mean() < 8
@@ -75,7 +75,7 @@ def test_modes_are_kept(here: Path, mode: str, name: str) -> None:
 def test_one_pixel(here: Path) -> None:
     Image.new("RGB", (1, 1), (200, 30, 40)).save("dot.png")
     assert call("upscale", "dot.png", "--scale", 4) == 0
-    assert opened("dot_crnet-a_x4.png").size == (4, 4)
+    assert opened("dot_crnet-b_x4.png").size == (4, 4)
 
 
 def test_memory_budget_changes_no_pixel(here: Path) -> None:
@@ -94,7 +94,7 @@ def test_folders_and_several_files(here: Path, capsys) -> None:
         save(here / "in" / f"{i}.png", photo(8, 8, seed=i))
     (here / "in" / "notes.txt").write_text("")
     assert call("upscale", "in", "-o", "out") == 0
-    assert sorted(os.listdir("out")) == ["0_crnet-a_x2.png", "1_crnet-a_x2.png"]
+    assert sorted(os.listdir("out")) == ["0_crnet-b_x2.png", "1_crnet-b_x2.png"]
     assert call("upscale", "in/0.png", "in/1.png", "-o", "new") == 2
     assert "need -o to be an existing folder" in capsys.readouterr().err
 
@@ -104,9 +104,9 @@ def test_a_failed_file_does_not_stop_the_others(here: Path, capsys) -> None:
     save(here / "good.png", photo(8, 8))
     assert call("upscale", "bad.png", "good.png") == 1
     told = capsys.readouterr()
-    assert told.out == "good_crnet-a_x2.png\n"
+    assert told.out == "good_crnet-b_x2.png\n"
     assert told.err.startswith("crnet: bad.png: cannot be read as an image")
-    assert sorted(os.listdir()) == ["bad.png", "good.png", "good_crnet-a_x2.png"]
+    assert sorted(os.listdir()) == ["bad.png", "good.png", "good_crnet-b_x2.png"]
 
 
 def test_existing_output_is_refused_without_overwrite(here: Path, capsys) -> None:
@@ -139,7 +139,7 @@ def test_bad_photos(here: Path, capsys, name: str, make, says: str) -> None:
 def test_bad_outputs_are_found_before_computing(here: Path, capsys, monkeypatch, out: str) -> None:
     save(here / "a.png", photo(8, 8, 4))  # alpha, which JPEG cannot keep
 
-    def never(*_: object) -> None:
+    def never(*_: object, **__: object) -> None:
         pytest.fail("the network ran")
 
     monkeypatch.setattr("crnet.cli.upscale.upscale_picture", never)
@@ -152,8 +152,9 @@ def test_bad_outputs_are_found_before_computing(here: Path, capsys, monkeypatch,
     ("arguments", "says"),
     [
         (["upscale"], "required"),
-        (["upscale", "a.png", "--scale", "5"], "upscales by"),
-        (["upscale", "a.png", "--scale", "two"], "invalid int value"),
+        (["upscale", "a.png", "--scale", "17"], "a number > 1 and at most 16, got '17'"),
+        (["upscale", "a.png", "--scale", "two"], "a number > 1 and at most 16, got 'two'"),
+        (["upscale", "a.png", "--scale", "2", "--width", "9"], "not allowed with argument"),
         (["upscale", "a.png", "--model", "none"], "no model and no file none"),
         (["upscale", "a.png", "--memory", "-1"], "--memory must be > 0"),
         (["upscale", "a.png", "--device", "abacus"], "device abacus is not available"),
@@ -190,7 +191,7 @@ def test_evaluate_prints_the_table_and_writes_json(here: Path, capsys) -> None:
     assert lines[0].split() == ["set", "scale", "model", "PSNR", "dB", "SSIM", "seconds"]
     assert [line.split()[:3] for line in lines[1:3]] == [
         ["mine", "x2", "bicubic"],
-        ["mine", "x2", "crnet-a"],
+        ["mine", "x2", "crnet-b"],
     ]
     told = json.loads((here / "r.json").read_text())
     assert told.keys() == {"protocols", "versions", "data", "results", "precision"}
@@ -421,7 +422,7 @@ def test_version(capsys) -> None:
 def test_an_interrupt_leaves_one_line_and_no_file(here: Path, capsys, monkeypatch) -> None:
     save(here / "a.png", photo(8, 8))
 
-    def interrupt(*_: object) -> None:
+    def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("crnet.cli.upscale.upscale_picture", interrupt)
@@ -433,7 +434,7 @@ def test_an_interrupt_leaves_one_line_and_no_file(here: Path, capsys, monkeypatc
 def test_a_second_run_on_a_folder_leaves_its_outputs_alone(here: Path, capsys) -> None:
     save(here / "a.png", photo(8, 8))
     save(here / "trip_photo_x2.png", photo(8, 8))  # a name like ours that is not ours
-    made = ["a_crnet-a_x2.png", "trip_photo_x2_crnet-a_x2.png"]
+    made = ["a_crnet-b_x2.png", "trip_photo_x2_crnet-b_x2.png"]
     for options in ([], ["--overwrite"]):
         assert call("upscale", ".", *options) == 0
         assert sorted(os.listdir()) == sorted(["a.png", "trip_photo_x2.png", *made])

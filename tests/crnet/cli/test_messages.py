@@ -103,11 +103,11 @@ def test_whatever_one_file_raises_the_others_go_on(
         save(here / f"{name}.png", photo(8, 8, seed=ord(name)))
     real, seen = crnet.upscale_picture, []
 
-    def second_fails(*arguments: object) -> object:
+    def second_fails(*arguments: object, **options: object) -> object:
         seen.append(1)
         if len(seen) == 2:
             raise error
-        return real(*arguments)
+        return real(*arguments, **options)
 
     monkeypatch.setattr("crnet.cli.upscale.upscale_picture", second_fails)
     assert main(["upscale", ".", "--model", "bicubic"]) == 1
@@ -191,13 +191,13 @@ def test_ctrl_c_that_a_library_swallows_ends_the_command(
         save(here / f"{name}.png", photo(8, 8, seed=ord(name)))
     upscale = crnet.upscale_picture
 
-    def compiles(*given: object) -> object:
+    def compiles(*given: object, **options: object) -> object:
         try:
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(1)
         except KeyboardInterrupt:
             if lost:
-                return upscale(*given)
+                return upscale(*given, **options)
             raise RuntimeError("no compiled object yet") from None
 
     monkeypatch.setattr("crnet.cli.upscale.upscale_picture", compiles)
