@@ -5,9 +5,10 @@ import json
 from pathlib import Path
 
 from crnet.cli.arguments import Parser
-from crnet.cli.messages import UsageError, say
+from crnet.cli.messages import UsageError, say, tell
 from crnet.cli.options import add_computing, add_models, add_sets, open_device, systems
 from crnet.cli.progress import progress
+from crnet.cli.workers import add_workers, processes
 from crnet.data import data_root
 from crnet.files import output_file
 from crnet.measuring.evaluate import evaluate, report, table
@@ -30,6 +31,7 @@ def add(p: Parser) -> None:
         help="also write results and versions (default: no file)",
     )
     p.add_argument("--overwrite", action="store_true", help="replace the JSON file if it exists")
+    add_workers(p)
     add_computing(p)
 
 
@@ -37,21 +39,22 @@ def run(arguments: argparse.Namespace) -> int:
     """Print the table of PSNR and SSIM, and write it as JSON if asked."""
     if arguments.recursions and arguments.ensemble:
         raise UsageError("--recursions and --ensemble cannot be combined")
+    lost: list[str] = []
     if arguments.json is None:
-        text, _ = _measure(arguments)
-        return 0 if say(text) else 1
+        text, _ = _measure(arguments, lost)
+        return 0 if say(text) and not lost else 1
     with output_file(arguments.json, overwrite=arguments.overwrite) as file:
-        text, written = _measure(arguments)
+        text, written = _measure(arguments, lost)
         file.write(written)
     say(text)
-    return 0
+    return 1 if lost else 0
 
 
-def _measure(arguments: argparse.Namespace) -> tuple[str, bytes]:
-    """Return the table and the same as JSON."""
+def _measure(arguments: argparse.Namespace, lost: list[str]) -> tuple[str, bytes]:
+    """Return the table and the same as JSON; tell and add up what lost workers left out."""
     root = data_root(arguments.data)
     models = systems(arguments)
-    with progress("evaluate", "images") as follow:
+    with processes(arguments.workers) as executor, progress("evaluate", "images") as follow:
         rows = evaluate(
             models,
             root,
@@ -59,7 +62,11 @@ def _measure(arguments: argparse.Namespace) -> tuple[str, bytes]:
             arguments.scales,
             recursions=arguments.recursions,
             on_image=follow,
+            executor=executor,
+            on_lost=lost.append,
         )
+    for message in lost:
+        tell(f"crnet: {message}")
     text = table(rows, paper=not arguments.no_paper)
     if not arguments.no_paper:
         text += "\n\n[name]: published, Tables 1 to 3 of arXiv 1908.01166"

@@ -7,7 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -223,19 +223,13 @@ def _upscale_file(
                 f"crnet: {title}: the image alone needs about {images:.0f} MiB, "
                 f"more than --memory {options.memory:g}"
             )
-        title = f"{title}, {options.precision}"
-        with _silence() if options.silent else progress(title, "tiles") as follow:
+        bar = progress(f"{title}, {options.precision}", "tiles")
+        with nullcontext(_ignore) if options.silent else bar as follow:
             memory = max(1.0, options.memory - images)
             shown = following(upscale, over_passes(follow, passes), memory)
             result = upscale_picture(picture, scale, shown, size=size, scales=scales)
             write_picture(result, file, format_name)
     return not_kept(picture, format_name)
-
-
-@contextmanager
-def _silence() -> Iterator[Callable[[int, int], None]]:
-    """Follow without a word: the bars of several processes would overwrite each other."""
-    yield lambda done, total: None
 
 
 def _read(source: Path) -> Picture:
@@ -261,6 +255,10 @@ def _output(path: Path, overwrite: bool) -> Iterator[BinaryIO]:
         send(held.getbuffer())
     except (OSError, ValueError) as error:
         raise ImageFileError(f"standard output: cannot be written: {error}") from error
+
+
+def _ignore(done: int, total: int) -> None:
+    """Show no bar: those of several processes would overwrite each other."""
 
 
 def over_passes(follow: Callable[[int, int], None], passes: int) -> Callable[[int, int], None]:

@@ -1,15 +1,18 @@
 """Measure systems on image sets, and print the numbers beside the published ones."""
 
 import dataclasses
+import functools
 import itertools
 import os
 import platform
 import statistics
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import PIL
@@ -22,6 +25,7 @@ from crnet.errors import DataError
 from crnet.measuring.protocol import TABLE_2, Protocol, check_size, pair, protocol_of, psnr_and_ssim
 from crnet.measuring.published import cells
 from crnet.upscale import Upscaler
+from csc.workers import each
 
 
 @dataclass(frozen=True)
@@ -97,6 +101,10 @@ def score_recursions(
     return [(*psnr_and_ssim(sr, original, scale, protocol), seconds) for sr in images]
 
 
+def _warn(message: str) -> None:
+    warnings.warn(message, RuntimeWarning, stacklevel=3)
+
+
 def evaluate(
     models: Mapping[str, System | Function],
     root: Path,
@@ -106,6 +114,8 @@ def evaluate(
     protocol: Protocol | None = None,
     recursions: bool = False,
     on_image: Callable[[int, int], None] | None = None,
+    executor: Executor | None = None,
+    on_lost: Callable[[str], None] = _warn,
 ) -> list[Row]:
     """Measure systems on image sets.
 
@@ -126,11 +136,17 @@ def evaluate(
         ``NAME k=K``.
     on_image : callable, optional
         Called with (images done, images in all).
+    executor : concurrent.futures.Executor, optional
+        Measures images in parallel (:mod:`csc.workers`).  Its workers read the files themselves, so
+        they must find them under `root`.  The systems must be picklable.
+    on_lost : callable, optional
+        Called with a message about each image whose worker was lost; by default it warns.  The rows
+        that need this image are left out.
 
     Returns
     -------
     list of Row
-        Ordered by set, scale, model.
+        Ordered by set, scale, model.  Without an executor or with one, psnr and ssim are the same.
 
     Raises
     ------
@@ -138,50 +154,86 @@ def evaluate(
         If a set or an image cannot be read, or an image is too small.
     """
     files = {name: find_images(root / name) for name in sets}
-    total = len(models) * len(scales) * sum(len(paths) for paths in files.values())
-    done, rows = 0, []
     protocols = {protocol or protocol_of(upscale) for upscale in models.values()}
-    read = {
-        (name, one.rgb): _read(paths, scales, one)
+    for paths, one in itertools.product(files.values(), protocols):
+        _check(paths, scales, one)
+    jobs = [
+        _Job(path, name, scale, model)
         for name, paths in files.items()
-        for one in protocols
-    }
-    for set_name, paths in files.items():
-        for scale in scales:
-            for model, upscale in models.items():
-                own = protocol or protocol_of(upscale)
-                scores: list[list[tuple[float, float, float]]] = []
-                for path, x in zip(paths, read[set_name, own.rgb], strict=True):
-                    try:
-                        if recursions and isinstance(upscale, Upscaler) and upscale.has_codes:
-                            scores.append(score_recursions(x, scale, upscale, own))
-                        else:
-                            scores.append([score(x, scale, upscale, own)])
-                    except ValueError as error:
-                        raise DataError(f"{path}, x{scale}, {model}: {error}") from error
-                    done += 1
-                    if on_image:
-                        on_image(done, total)
-                for k, several in enumerate(zip(*scores, strict=True)):
-                    name = f"{model} k={k}" if len(scores[0]) > 1 else model
-                    mean_psnr, mean_ssim = (statistics.fmean(s[i] for s in several) for i in (0, 1))
-                    seconds = statistics.median(s[2] for s in several)
-                    rows.append(
-                        Row(name, set_name, scale, mean_psnr, mean_ssim, seconds, own.name,
-                            parameters(upscale, scale))
-                    )  # fmt: skip
+        for scale in scales
+        for model in models
+        for path in paths
+    ]
+    measure = functools.partial(_measure, models=models, protocol=protocol, recursions=recursions)
+    scores: dict[int, list[tuple[float, float, float]]] = {}
+    lost: dict[int, str] = {}
+    for i, found in each(measure, jobs, executor, on_lost=lost.__setitem__):
+        scores[i] = found
+        if on_image:
+            on_image(len(scores) + len(lost), len(jobs))
+    for i, reason in lost.items():
+        on_lost(f"{jobs[i]}: its worker was lost: {reason}; its row is left out")
+    rows: list[Row] = []
+    groups = itertools.groupby(range(len(jobs)), key=lambda i: jobs[i][1:])
+    for (set_name, scale, model), group in groups:
+        numbers = list(group)
+        if lost.keys() & numbers:
+            continue
+        own = protocol or protocol_of(models[model])
+        learned = parameters(models[model], scale)
+        several = list(zip(*(scores[i] for i in numbers), strict=True))  # one, or z_0 to z_K
+        for k, triples in enumerate(several):
+            name = f"{model} k={k}" if len(several) > 1 else model
+            psnr, ssim = (statistics.fmean(t[i] for t in triples) for i in (0, 1))
+            seconds = statistics.median(t[2] for t in triples)
+            rows.append(Row(name, set_name, scale, psnr, ssim, seconds, own.name, learned))
     return rows
 
 
-def _read(paths: Sequence[Path], scales: Sequence[int], protocol: Protocol) -> list[Tensor]:
-    """Read all images of a set; refuse damaged and small ones before hours of measuring."""
-    images = [read_rgb(path) if protocol.rgb else read_y(path) for path in paths]
-    for (path, x), scale in itertools.product(zip(paths, images, strict=True), scales):
-        try:
-            check_size(x, scale, protocol)
-        except ValueError as error:
-            raise DataError(f"{path}, x{scale}: {error}; remove it from the set") from error
-    return images
+class _Job(NamedTuple):
+    """One image, to be measured with one system."""
+
+    path: Path
+    set: str
+    scale: int
+    model: str
+
+    def __str__(self) -> str:
+        return f"{self.path}, x{self.scale}, {self.model}"
+
+
+def _measure(
+    job: _Job,
+    *,
+    models: Mapping[str, System | Function],
+    protocol: Protocol | None,
+    recursions: bool,
+) -> list[tuple[float, float, float]]:
+    """Return (PSNR, SSIM, seconds) of an image, or of every code's image."""
+    upscale = models[job.model]
+    own = protocol or protocol_of(upscale)
+    x = _read(job.path, own)
+    try:
+        if recursions and isinstance(upscale, Upscaler) and upscale.has_codes:
+            return score_recursions(x, job.scale, upscale, own)
+        return [score(x, job.scale, upscale, own)]
+    except ValueError as error:
+        raise DataError(f"{job}: {error}") from error
+
+
+def _read(path: Path, protocol: Protocol) -> Tensor:
+    return read_rgb(path) if protocol.rgb else read_y(path)
+
+
+def _check(paths: Sequence[Path], scales: Sequence[int], protocol: Protocol) -> None:
+    """Refuse damaged and small images before hours of measuring."""
+    for path in paths:
+        x = _read(path, protocol)
+        for scale in scales:
+            try:
+                check_size(x, scale, protocol)
+            except ValueError as error:
+                raise DataError(f"{path}, x{scale}: {error}; remove it from the set") from error
 
 
 def report(

@@ -113,13 +113,15 @@ def test_learning_leaves_out_the_image_of_a_lost_worker() -> None:
 def test_on_a_dask_cluster() -> None:
     """The results are those computed here; a worker of the cluster that is lost fails one item."""
     distributed = pytest.importorskip("distributed", reason="needs Dask's distributed")
+    dask = pytest.importorskip("dask")
     x, _ = planted()
     options = {"passes": 1, "batch": 4}
     here = learn_dictionary(x, start(), 0.05, generator=seed(), **options)
     with (
+        dask.config.set({"distributed.scheduler.allowed-failures": 0}),
         distributed.LocalCluster(2, threads_per_worker=1, dashboard_address=None) as cluster,
         distributed.Client(cluster) as client,
-        client.get_executor(retries=0) as executor,
+        client.get_executor() as executor,
     ):
         there = learn_dictionary(x, start(), 0.05, generator=seed(), executor=executor, **options)
         assert equal(here.state, there.state)
