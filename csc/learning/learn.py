@@ -10,12 +10,18 @@ A and B define a surrogate: the squared error of all images so far, with their c
 The next dictionary minimises it.  An atom that stays unused is re-started from a patch of the
 residual.
 
+Where pixels are missing, the step fills them in with D z, of its codes and its dictionary.  The
+squared error of the filled image is at least that of the known pixels, for any atoms, and equal for
+the atoms of the step.  So the sums remain a surrogate from above.
+
 References
 ----------
 Mairal, Bach, Ponce, Sapiro, "Online learning for matrix factorization and sparse coding", JMLR 11,
 2010 (the method for patches; the discount and the re-start are its section 3.4).  Liu,
 Garcia-Cardona, Wohlberg, Yin, "First- and second-order methods for online convolutional dictionary
-learning", SIAM J. Imaging Sci. 11(2), 2018 (for convolution).
+learning", SIAM J. Imaging Sci. 11(2), 2018 (for convolution).  Mairal, "Stochastic
+majorization-minimization algorithms for large-scale optimization", NIPS 2013 (surrogates from
+above).
 """
 
 import functools
@@ -38,6 +44,7 @@ from csc.checks import (
     check_finite,
     check_images,
     check_integer,
+    check_mask,
     check_number,
     check_pair,
     check_weight,
@@ -108,6 +115,7 @@ def learn_dictionary(
     lam: Weight,
     *,
     nonneg: bool = False,
+    mask: Tensor | Sequence[Tensor] | None = None,
     passes: int = 4,
     batch: int = 1,
     forgetting: float = 10.0,
@@ -135,6 +143,8 @@ def learn_dictionary(
         Weight λ ≥ 0.
     nonneg : bool
         Require z ≥ 0.
+    mask : Tensor of bool that broadcasts to the images, or a sequence of one per image, optional
+        True where a pixel is known.  What the images hold elsewhere is ignored.
     passes : int
         Number of times every image is coded; in a resumed run, counted from its first start.  An
         iterator, such as a generator, can be read in one pass only.
@@ -178,8 +188,8 @@ def learn_dictionary(
     ------
     ValueError, TypeError
         If shapes, dtypes or devices do not fit, images or D hold NaN, an atom of D is zero, a
-        number is out of range, `state` comes from other images or settings, or `after` has sums
-        that do not fit.
+        number is out of range, a mask does not fit or is given for a stream, `state` comes from
+        other images or settings, or `after` has sums that do not fit.
 
     Warns
     -----
@@ -207,7 +217,7 @@ def learn_dictionary(
     (12, 17)
     """
     _check_atoms(D)
-    parts = _in_memory(images, D)
+    parts = _in_memory(images, D) if mask is None else _in_memory_known(images, mask, D)
     check_weight(lam, (1, D.shape[0], 1, 1), dtype=D.dtype)
     _check_numbers(passes, batch, forgetting, patience, coding_tol, dictionary_tol, threads)
     _check_generator(generator)
@@ -362,6 +372,7 @@ class _Codes(NamedTuple):
     places: Tensor  # (n, 3): atom, row, column
     values: Tensor  # (n,)
     of: int  # number of codes, with the zeros
+    image: Tensor  # (1, C, H, W), with missing pixels filled in
     residual: Tensor  # (1, C, H, W)
     objective: Tensor  # (1,)
 
@@ -386,8 +397,8 @@ def _code(
     sums = Correlations(M, C, k)
     counts, positions = torch.zeros(M, dtype=torch.int64), 0
     residuals, objectives = [], [torch.zeros(0, dtype=torch.float64)]
-    for i, codes in each(solve, (x.clone() for x in images), executor):
-        sums.add(images[i][0], codes.places, codes.values)
+    for _, codes in each(solve, (x.clone() for x in images), executor):
+        sums.add(codes.image[0], codes.places, codes.values)
         counts += torch.bincount(codes.places[:, 0], minlength=M)
         positions += codes.of
         residuals.append(codes.residual)
@@ -399,15 +410,17 @@ def _code(
 def _code_image(
     x: Tensor, *, D: Tensor, lam: Tensor, nonneg: bool, tol: float, threads: int | None
 ) -> _Codes:
+    missing = x.isnan()
+    mask = ~missing if bool(missing.any()) else None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of zero codes, as in a flat image
         solution = coordinate_descent(
-            x, D, lam, nonneg=nonneg, tol=tol, max_iter=MOST_EPOCHS, threads=threads
+            x, D, lam, nonneg=nonneg, mask=mask, tol=tol, max_iter=MOST_EPOCHS, threads=threads
         )
     z = solution.codes
-    places = z[0].nonzero()
-    residual = x - F.conv_transpose2d(z, D)
-    return _Codes(places, z[0][tuple(places.T)], z.numel(), residual, solution.objective)
+    places, Dz = z[0].nonzero(), F.conv_transpose2d(z, D)
+    image = torch.where(missing, Dz, x)
+    return _Codes(places, z[0][tuple(places.T)], z.numel(), image, image - Dz, solution.objective)
 
 
 def _draw_patches(residuals: list[Tensor], n: int, k: int, generator: torch.Generator) -> Tensor:
@@ -458,6 +471,31 @@ def _in_memory(images: Tensor | Iterable[Tensor], D: Tensor) -> list[Tensor] | N
     if not parts:
         raise ValueError("there are no images; learning needs at least one")
     return [_check_image(x, f"images[{i}]", D) for i, x in enumerate(parts)]
+
+
+def _in_memory_known(
+    images: Tensor | Iterable[Tensor], mask: Tensor | Sequence[Tensor], D: Tensor
+) -> list[Tensor]:
+    """Return the images, each (1, C, H, W), with NaN at missing pixels."""
+    if not isinstance(images, Tensor | Sequence):
+        raise ValueError("a mask needs images in memory; give a tensor or a list of images")
+    if isinstance(images, Tensor):
+        check_images(images, "images")
+        images = list(images.split(1))
+    if isinstance(mask, Tensor):
+        mask = [mask] if mask.ndim != 4 or len(mask) == 1 else list(mask.split(1))
+        mask = mask * len(images) if len(mask) == 1 else mask
+    if len(mask) != len(images):
+        raise ValueError(f"there are {len(images)} images but {len(mask)} masks; give one for each")
+    parts = []
+    for i, (x, m) in enumerate(zip(images, mask, strict=True)):
+        x = x[None] if isinstance(x, Tensor) and x.ndim == 3 else x
+        m = m[None] if isinstance(m, Tensor) and m.ndim == 3 else m
+        check_images(x, f"images[{i}]")
+        check_mask(m, x)
+        known = _check_image(torch.where(m, x, 0.0), f"images[{i}]", D)
+        parts.append(torch.where(m, known, torch.nan))
+    return parts
 
 
 def _check_image(x: Tensor, name: str, D: Tensor) -> Tensor:
@@ -526,7 +564,7 @@ def _warn_of_zero_codes(images: list[Tensor], D: Tensor, settings: Settings) -> 
     lam = torch.tensor(settings["lam"], dtype=D.dtype)[:, None, None]
     lam_max = 0.0
     for x in images:
-        peaks = F.conv2d(x.cpu(), D)
+        peaks = F.conv2d(x.cpu().nan_to_num(0.0), D)
         peaks = peaks if settings["nonneg"] else peaks.abs()
         if bool((peaks > lam).any()):
             return

@@ -494,3 +494,65 @@ def test_a_state_of_another_run_is_refused() -> None:
         learn_dictionary(x, D, 0.05, state={**state, "A": torch.nan * state["A"]})
     with pytest.raises(ValueError, match="state has A of shape"):
         learn_dictionary(x, D, 0.05, state={**state, "A": state["B"]})
+
+
+def masked(images: int = 6, share: float = 0.8) -> tuple[Tensor, Tensor]:
+    """Planted images, and a mask with this share of known pixels."""
+    x, _ = planted(images=images)
+    return x, torch.rand(x.shape, generator=seed(3)) < share
+
+
+def test_atoms_of_the_known_pixels_code_whole_images() -> None:
+    """They are much better than atoms of images with zeros for the missing pixels."""
+    x, mask = masked()
+    atoms = (
+        start(5),
+        learn_dictionary(mask * x, start(5), 0.1, passes=6, generator=seed()).dictionary,
+        learn_dictionary(x, start(5), 0.1, mask=mask, passes=6, generator=seed()).dictionary,
+    )
+    before, zeros, known = (float(coordinate_descent(x, D, 0.1).objective.sum()) for D in atoms)
+    assert known < 0.7 * before
+    assert known < 0.9 * zeros
+
+
+def test_missing_pixels_change_nothing() -> None:
+    x, mask = masked(images=2)
+    other = torch.where(mask, x, 7.0)
+    a, b, c = (
+        learn_dictionary(images, start(), 0.1, mask=m, passes=2, generator=seed()).dictionary
+        for images, m in ((x, mask), (other, mask), (list(other), list(mask)))
+    )
+    assert torch.equal(a, b)
+    assert torch.equal(a, c)
+
+
+def test_a_mask_of_known_pixels_is_as_no_mask() -> None:
+    x, _ = planted(images=2)
+    every = torch.ones(1, 1, 1, 1, dtype=torch.bool)
+    a, b = (
+        learn_dictionary(x, start(), 0.1, mask=mask, passes=2, generator=seed()).state
+        for mask in (None, every)
+    )
+    assert equal(a, b)
+
+
+def test_a_run_resumes_with_its_mask_only() -> None:
+    x, mask = masked(images=2)
+    half = learn_dictionary(x, start(), 0.1, mask=mask, passes=1, generator=seed())
+    whole = learn_dictionary(x, start(), 0.1, mask=mask, passes=2, generator=seed())
+    resumed = learn_dictionary(x, start(), 0.1, mask=mask, passes=2, state=half.state)
+    assert torch.equal(whole.dictionary, resumed.dictionary)
+    with pytest.raises(ValueError, match="other images"):
+        learn_dictionary(x, start(), 0.1, mask=~mask, passes=2, state=half.state)
+
+
+def test_masks_that_do_not_fit_are_refused() -> None:
+    x, mask = masked(images=2)
+    with pytest.raises(ValueError, match="2 images but 3 masks"):
+        learn_dictionary(x, start(), 0.1, mask=[mask[0]] * 3)
+    with pytest.raises(TypeError, match="bool"):
+        learn_dictionary(x, start(), 0.1, mask=mask.double())
+    with pytest.raises(ValueError, match="broadcast"):
+        learn_dictionary(x, start(), 0.1, mask=mask[..., 1:])
+    with pytest.raises(ValueError, match="in memory"):
+        learn_dictionary(iter(x), start(), 0.1, mask=mask, passes=1)
