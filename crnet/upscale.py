@@ -21,6 +21,7 @@ from crnet.files import Picture
 from crnet.networks import Coded, Network
 from crnet.precision import PRECISIONS, resolve
 from crnet.resize import Plan, enlarge, plan
+from csc.checks import check_images
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,9 @@ class Upscaler:
     @torch.no_grad()
     def _tiled(self, run: Callable[[Tensor], Tensor], x: Tensor, scale: int) -> Tensor:
         """Apply `run` to the network's input, in tiles and in the chosen precision."""
+        plain = isinstance(x, Tensor) and x.layout == torch.strided and x.numel() > 0
+        if not plain:
+            check_images(x)  # raises and says why
         if x.ndim != 4 or x.shape[1] != self.channels or not x.is_floating_point():
             kind = "Y" if self.channels == 1 else "RGB"
             raise ValueError(
@@ -310,17 +314,15 @@ def upscale_picture(
     )
 
 
-_ROWS = 256  # converted together, so that the memory of the conversion is small
-
-
 def _joined(y: Tensor, chroma: Tensor) -> Tensor:
     """Return RGB of Y (1, 1, H, W) and of Cb and Cr (1, 2, h, w), which bicubic enlarges."""
     H, W = y.shape[-2:]
     rgb = y.new_empty(1, 3, H, W)
     for c in (0, 1):  # one at a time takes less memory
         rgb[:, c : c + 1] = imresize(chroma[:, c : c + 1], size=(H, W))
-    for top in range(0, H, _ROWS):
-        rows = slice(top, min(H, top + _ROWS))
+    step = max(1, 2**18 // W)  # few rows at a time, too
+    for top in range(0, H, step):
+        rows = slice(top, top + step)
         parts = torch.cat([y[..., rows, :], rgb[:, :2, rows]], 1)
         rgb[..., rows, :] = ycbcr_to_rgb(parts)
     return rgb

@@ -39,7 +39,8 @@ def check_size(size: tuple[int, int], name: str = "size") -> None:
         raise ValueError(f"{name} must be two integers > 0, height and width; got {size}")
 
 
-def _check_floats(t: Tensor, name: str) -> None:
+def check_floats(t: Tensor, name: str) -> None:
+    """Require a dense floating-point tensor."""
     if t.layout != torch.strided:
         raise TypeError(f"{name} must be dense, got {t.layout}; use {name}.to_dense()")
     if t.dtype in FLOATS:
@@ -62,7 +63,7 @@ def check_images(x: Tensor, name: str = "x") -> None:
             f"{name} must have shape (B, C, H, W), got {tuple(x.shape)}; "
             f"a single (H, W) is {name}[None, None]"
         )
-    _check_floats(x, name)
+    check_floats(x, name)
     if x.numel() == 0:
         raise ValueError(f"{name} is empty: its shape is {tuple(x.shape)}")
 
@@ -73,12 +74,13 @@ def check_dictionary(D: Tensor) -> None:
         raise TypeError(f"D must be a torch.Tensor, got {type(D).__name__}; use torch.as_tensor")
     if D.ndim != 4 or D.shape[-1] != D.shape[-2]:
         raise ValueError(f"D must have shape (M, C, k, k), square atoms; got {tuple(D.shape)}")
-    _check_floats(D, "D")
+    check_floats(D, "D")
     if D.numel() == 0:
         raise ValueError(f"the dictionary is empty: its shape is {tuple(D.shape)}")
 
 
-def _check_same_type(a: Tensor, b: Tensor, name_a: str, name_b: str) -> None:
+def check_same_type(a: Tensor, b: Tensor, name_a: str, name_b: str) -> None:
+    """Require tensors of one dtype and device."""
     if a.dtype != b.dtype or a.device != b.device:
         raise TypeError(
             f"{name_a} is {a.dtype} on {a.device} but {name_b} is {b.dtype} on {b.device}; "
@@ -90,7 +92,7 @@ def check_pair(x: Tensor, D: Tensor) -> None:
     """Require images and a dictionary with the same channels, and atoms that fit in an image."""
     check_images(x)
     check_dictionary(D)
-    _check_same_type(x, D, "x", "D")
+    check_same_type(x, D, "x", "D")
     if x.shape[1] != D.shape[1]:
         raise ValueError(f"x has {x.shape[1]} channels but the atoms of D have {D.shape[1]}")
     k = D.shape[-1]
@@ -111,7 +113,7 @@ def check_codes(z: Tensor, D: Tensor) -> None:
     """Require codes (B, M, h, w) for the M atoms of D."""
     check_images(z, "z")
     check_dictionary(D)
-    _check_same_type(z, D, "z", "D")
+    check_same_type(z, D, "z", "D")
     if z.shape[1] != D.shape[0]:
         raise ValueError(f"z has {z.shape[1]} maps but D has {D.shape[0]} atoms")
 
@@ -138,7 +140,7 @@ def check_weight(
         if value.is_complex():
             raise TypeError(f"{name} must be real, got {value.dtype}; use {name}.real")
         if value.is_floating_point():
-            _check_floats(value, name)
+            check_floats(value, name)
         if value.is_meta:  # has no values
             return
         low, high = float(value.detach().min()), float(value.detach().max())

@@ -35,7 +35,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch.nn.grad import conv2d_weight
 
-from csc.checks import Weight, check_number, check_weight
+from csc.checks import Weight, check_number, check_pair, check_weight
 from csc.dictionary import unit_norm
 from csc.problem import check_fits, pose
 from csc.solvers.cd import coordinate_descent
@@ -110,6 +110,7 @@ def sparse_code(
     >>> bool(lam.grad > 0)  # more weight, more error
     True
     """
+    check_pair(x, D)
     weight = lam.detach() if isinstance(lam, Tensor) else lam
     solution = solver(
         x.detach(), D.detach(), weight, nonneg=nonneg, mask=mask, max_iter=max_iter, tol=tol

@@ -5,7 +5,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from csc.checks import check_finite, check_images
+from csc.checks import check_finite, check_floats, check_images, check_same_type
 
 Size: TypeAlias = tuple[int, int]
 """Height and width of codes, or of a periodic grid."""
@@ -29,6 +29,7 @@ def check_kernel_shape(S: Tensor, M: int | None = None) -> None:
     """Require a floating-point kernel (M, M, s, s) with s odd."""
     if not isinstance(S, Tensor) or not S.is_floating_point():
         raise TypeError("S must be a floating-point torch.Tensor, as csc.unfold returns it")
+    check_floats(S, "S")
     square = S.ndim == 4 and S.shape[0] == S.shape[1] and S.shape[2] == S.shape[3]
     if not square or S.shape[3] % 2 == 0 or S.numel() == 0 or M not in (None, S.shape[0]):
         maps = "M, M" if M is None else f"{M}, {M}"
@@ -45,4 +46,6 @@ def check_recursion(u: Tensor, S: Tensor, theta: Tensor | None, nonneg: bool) ->
     """Require u (B, M, h, w), a kernel S for its M maps, and an h other than the identity."""
     check_images(u, "u")
     check_kernel_shape(S, u.shape[1])
+    if u.is_meta or not torch.is_autocast_enabled(u.device.type):
+        check_same_type(u, S, "u", "S")
     check_not_identity(theta, nonneg)

@@ -207,3 +207,13 @@ def test_images_of_other_channels_are_refused(net, shape: tuple[int, ...]) -> No
     x = torch.full((1, Upscaler(net).channels, 9, 9), torch.nan, dtype=torch.float64)
     with pytest.raises(ValueError, match="NaN"):
         Upscaler(net)(x, 2)
+
+
+def test_what_is_no_image_is_refused() -> None:
+    upscale, x = Upscaler(small(dtype=torch.float32)), image(9, 8).float()
+    for bad in (x.numpy(), None, x.to_sparse()):
+        with pytest.raises(TypeError, match="x must be"):
+            upscale(bad, 2)
+    for bad in (x[:0], x[:, :, :0]):
+        with pytest.raises(ValueError, match="x is empty"):
+            upscale(bad, 2)

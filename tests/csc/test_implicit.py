@@ -474,6 +474,8 @@ def test_bad_input_is_named() -> None:
         attach_gradients(x, D, z, 0.1, tol=-1.0)
     with pytest.raises(ValueError, match="lam must be finite and ≥ 0"):
         sparse_code(x, D, -0.1)
+    with pytest.raises(TypeError, match="x must be a torch.Tensor, got ndarray"):
+        sparse_code(x.numpy(), D, 0.1)
     with pytest.raises(ValueError, match="lam must be > 0, because its logarithm"):
         SparseCoding(D, 0.0)
     with pytest.raises(ValueError, match=r"atoms \[0, 1, 2\] are zero"):

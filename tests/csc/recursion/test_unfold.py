@@ -105,6 +105,7 @@ U = torch.ones(1, 2, 4, 4)
     [
         (lambda: unfold(U, 0.1, 0.0), "L must be finite and > 0, got 0.0"),
         (lambda: unfold(U, 0.1, float("nan")), "L must be finite"),
+        (lambda: unfold(U, 0.1, 1e-320), "L must be finite and > 0"),
         (lambda: unfold(U, -0.1, 1.0), "lam must be finite and ≥ 0"),
         (lambda: recur(U, torch.ones(2, 2, 2, 2), 0.1 * torch.ones(2), 1), "s odd"),
         (lambda: recur(U, torch.ones(3, 3, 1, 1), 0.1 * torch.ones(2), 1), r"\(2, 2, s, s\)"),
@@ -115,3 +116,13 @@ U = torch.ones(1, 2, 4, 4)
 def test_bad_input_is_named(call, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         call()
+
+
+def test_other_types_of_kernels_are_refused() -> None:
+    S = torch.zeros(2, 2, 1, 1)
+    with pytest.raises(TypeError, match=r"u is torch.float32 on cpu but S is torch.float64"):
+        recur(U, S.double(), torch.ones(2), 1)
+    with pytest.raises(TypeError, match=r"S must be dense, .* use S.to_dense\(\)"):
+        recur(U, S.to_sparse(), torch.ones(2), 1)
+    with torch.autocast("cpu", torch.bfloat16):  # there convolutions choose the type
+        recur(U.bfloat16(), S, torch.ones(2), 1)
