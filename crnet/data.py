@@ -40,13 +40,17 @@ def data_root(root: str | Path | None = None) -> Path:
 
 
 def find_images(folder: Path, exclude: Collection[str] = ()) -> list[Path]:
-    """Return the image files of a folder by name, except hidden files and names in `exclude`.
+    """Return the image files of a set by name, except hidden files and names in `exclude`.
+
+    A set is a folder, or a single image file.
 
     Raises
     ------
     DataError
         If the folder is missing or holds no image.
     """
+    if folder.is_file():
+        return [folder]
     if not folder.is_dir():
         raise DataError(f"the image set {folder} is not a folder; {_what_is_there(folder.parent)}")
     paths = [p for p in _images(folder) if p.name not in exclude]
@@ -58,7 +62,10 @@ def find_images(folder: Path, exclude: Collection[str] = ()) -> list[Path]:
 def _what_is_there(root: Path) -> str:
     names = list(image_sets(root)) if root.is_dir() else []
     if not names:
-        return f"{root} holds no folder of images; --data must be the folder of the image sets"
+        return (
+            f"{root} holds no folder of images; --data must be the folder of the image sets, "
+            "or in training a folder of photos"
+        )
     options = "--sets (in training also --validation) names them"
     return f"{root} holds {words(names, 'and')}; {options}"
 
@@ -67,6 +74,11 @@ def image_sets(root: Path) -> dict[str, list[Path]]:
     """Return the image files of each set under a data root; skip hidden and empty folders."""
     sets = {folder.name: _images(folder) for folder in sorted(root.iterdir()) if folder.is_dir()}
     return {name: paths for name, paths in sets.items() if paths and not name.startswith(".")}
+
+
+def is_image_set(folder: Path) -> bool:
+    """Tell whether image files lie in a folder itself."""
+    return folder.is_dir() and bool(_images(folder))
 
 
 def _images(folder: Path) -> list[Path]:

@@ -188,8 +188,9 @@ def _levels(picture: Picture) -> NDArray[np.uint8] | NDArray[np.uint16]:
     H, W = picture.color.shape[-2:]
     C = sum(plane.shape[1] for plane in planes)
     levels = np.empty((H, W, C), np.uint16 if picture.bits == 16 else np.uint8)
-    for top in range(0, H, 256):
-        rows = slice(top, top + 256)
+    step = max(1, 2**18 // W)
+    for top in range(0, H, step):
+        rows = slice(top, top + step)
         part = torch.cat([plane[0, :, rows] for plane in planes]).permute(1, 2, 0).double()
         if picture.bits == 16:
             levels[rows] = (part * 65535 + 0.5).floor().clamp(0, 65535).to(torch.int32).numpy()

@@ -464,15 +464,15 @@ def _check_finite(path: str | Path, state: Mapping[str, Tensor]) -> None:
 def _card_of_training(path: Path, state: Mapping[str, Any], recipe: Recipe) -> Card:
     curve = ", ".join(f"{int(step)}: {value:.2f}" for step, value in _thinned(state["history"]))
     excluded = ", ".join(recipe.exclude) or "nothing"
+    sets = ("a folder of photos" if name == "." else name for name in recipe.sets)
     return Card(
         name=re.sub(r"[^\w.+-]", "-", path.parent.name) or "run",
         architecture=recipe.architecture,
         arguments=recipe.network(),
         scales=recipe.scales,
         training={
-            "data": f"{' + '.join(recipe.sets)} without {excluded}",
+            "data": f"{' + '.join(sets)} without {excluded}",
             "recipe": json.dumps(state["recipe"]),
-            "precision": state.get("precision", recipe.precision),  # as auto chose it
             "precision": state.get("precision", recipe.precision),  # as auto chose it
             "steps": state["global_step"],
             "hours": round(state["seconds"] / 3600, 2),

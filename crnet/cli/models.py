@@ -2,17 +2,22 @@
 
 import argparse
 import json
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from crnet import loading, networks
 from crnet.cli.arguments import Parser
 from crnet.cli.messages import say
+from crnet.cli.options import add_device, open_device
+from crnet.cli.progress import progress
 from crnet.contracts import parameters
 from crnet.errors import RecipeError
-from crnet.loading import Card
+from crnet.loading import RECOMMENDED, Card
 from crnet.measuring.published import cells
 from crnet.systems import BASELINES, Found, find
 from crnet.training import recipe
@@ -21,6 +26,9 @@ SET = "Set5"
 """The image set whose PSNR orders the table."""
 
 UNKNOWN = "-"
+
+SIDE = 96
+"""LR pixels to each side of the image that models are timed with."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +51,8 @@ class Model:
         PSNR in dB by set and by scale.
     card : dict
         The rest of its card.
+    seconds : float, optional
+        Time per megapixel of the enlarged image, if measured.
     """
 
     name: str
@@ -53,6 +63,7 @@ class Model:
     multiplications: dict[int, float]
     psnr: dict[str, dict[int, float]]
     card: dict[str, Any] = field(default_factory=dict)
+    seconds: float | None = None
 
     @property
     def megabytes(self) -> float | None:
@@ -75,6 +86,12 @@ def add(p: Parser) -> None:
         help="models whose card to print: names, weights files or checkpoints (default: a table "
         "of all)",
     )
+    p.add_argument(
+        "--time",
+        action="store_true",
+        help="measure seconds per megapixel of the enlarged image, on this machine, in the table",
+    )
+    add_device(p)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -83,13 +100,37 @@ def run(arguments: argparse.Namespace) -> int:
         lines = [line for name in arguments.models for line in card_lines(about(name))]
     else:
         names = (*BASELINES, *loading.bundled())
-        models = sorted(map(about, names), key=lambda model: -model.rank)
+        models = sorted(map(about, names), key=lambda m: (m.name != RECOMMENDED, -m.rank))
+        if arguments.time:
+            models = _timed(models, open_device(arguments.device))
         lines = table_lines(models)
         lines += [
             "",
-            "M mult.: millions of multiplications.  crnet models NAME prints the whole card.",
+            f"{RECOMMENDED} is the default.  M mult.: millions of multiplications.  "
+            "crnet models NAME prints the whole card.",
         ]
     return 0 if say("\n".join(lines)) else 1
+
+
+def _timed(models: Sequence[Model], device: str) -> list[Model]:
+    """Return the models with their measured times."""
+    timed = []
+    with progress("measure", "models") as follow:
+        for done, model in enumerate(models):
+            follow(done, len(models))
+            timed.append(replace(model, seconds=seconds_per_megapixel(model.name, device)))
+    return timed
+
+
+def seconds_per_megapixel(name: str, device: str = "cpu") -> float:
+    """Return the time of a model per megapixel of the enlarged image, at its smallest scale."""
+    found = find(name)
+    scale, system = min(found.scales, default=2), found.open(device)
+    x = torch.rand(1, system.channels, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    system(x[..., :8, :8], scale)  # loads and compiles
+    started = time.perf_counter()
+    system(x, scale).cpu()
+    return (time.perf_counter() - started) / ((scale * SIDE) ** 2 / 1e6)
 
 
 def about(name: str) -> Model:
@@ -159,6 +200,7 @@ def _by_scale(told: Mapping[str, float]) -> dict[int, float]:
 def table_lines(models: Sequence[Model]) -> list[str]:
     """Return a table, a line a model."""
     scales = sorted({scale for model in models for scale in model.scales})
+    timed = any(model.seconds is not None for model in models)
     rows = [
         [
             model.name,
@@ -168,11 +210,13 @@ def table_lines(models: Sequence[Model]) -> list[str]:
             _number(model.megabytes, ".2f"),
             *(_number(model.multiplications.get(s), ".3f", 1e-6) for s in scales),
             *(_number(model.psnr.get(SET, {}).get(s), ".2f") for s in scales),
+            *[_number(model.seconds, ".2g")] * timed,
         ]
         for model in models
     ]
     by_scale = [f"x{scale}" for scale in scales]
     head = ["model", "architecture", "scales", "parameters", "MB", *by_scale, *by_scale]
+    head += ["s/MP"] * timed
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
     lines = [
         "  ".join(

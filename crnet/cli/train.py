@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import inspect
 import json
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import Any, get_args, get_origin
 from crnet.cli.arguments import Parser
 from crnet.cli.messages import UsageError, say, tell
 from crnet.cli.options import add_data, add_device
+from crnet.cli.progress import progress
+from crnet.errors import words
 from crnet.networks import ARCHITECTURES
 from crnet.training import recipe
 from crnet.training.recipe import Recipe
@@ -88,6 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Train a network by a recipe."""
     try:
         from crnet.training import train
+        from crnet.training.folder import on_own_photos
     except ModuleNotFoundError as error:
         raise UsageError(f"training needs {error.name}: pip install 'csc-crnet[train]'") from error
     overrides = {
@@ -100,6 +104,13 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.resume and not _holds_a_run(folder):
         raise UsageError(f"{folder} holds no run to resume; leave --resume out to start one")
     chosen = _with_fitting_warmup(chosen, overrides)
+    root = arguments.data or os.environ.get("CRNET_DATA")
+    if root and "sets" not in overrides:
+        own = on_own_photos(chosen, Path(root), validation="validation" not in overrides)
+        if own != chosen:
+            held = words(own.validation, "and") if own.validation else "none"
+            tell(f"training on the photos in {root}; held out for validation: {held}")
+        chosen = own
     try:
         train.train(
             chosen,
@@ -112,6 +123,7 @@ def run(arguments: argparse.Namespace) -> int:
             validate_every=arguments.validate_every,
             save_minutes=arguments.save_minutes,
             bar=True,
+            progress=progress,
         )
     except (FileExistsError, ValueError) as error:
         raise UsageError(str(error)) from error

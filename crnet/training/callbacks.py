@@ -22,6 +22,9 @@ from tqdm import tqdm
 
 from crnet.training.module import Training
 
+LONGEST = 10.0
+"""Seconds without a report."""
+
 Handler: TypeAlias = Callable[[int, Any], Any] | int | None
 """What `signal.getsignal` returns."""
 
@@ -180,7 +183,8 @@ class AtomicFiles(TorchCheckpointIO):
 class Watch(Callback):
     """Report, and stop a run whose loss is not finite or whose codes are all zero.
 
-    It reads loss and codes only every `every` steps, because reading waits for the device.
+    It reads loss and codes only every `every` steps, because reading waits for the device; in one
+    process also after ten seconds.
     """
 
     def __init__(self, every: int, bar: bool) -> None:
@@ -213,7 +217,8 @@ class Watch(Callback):
         step = trainer.global_step
         if self._line is not None:
             self._line.update(step - self._line.n)
-        if step % self.every and step != trainer.max_steps:
+        waited = trainer.world_size == 1 and time.monotonic() - self._told > LONGEST
+        if step % self.every and step != trainer.max_steps and not waited:
             return
         loss = float(torch.stack(self._losses).mean())
         live = None if run.live is None else float(run.live)

@@ -24,8 +24,9 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from lightning import pytorch as pl
@@ -33,7 +34,6 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
-from tqdm import tqdm
 
 from crnet import loading
 from crnet.data import data_root, find_images
@@ -51,6 +51,10 @@ from crnet.training.teacher import taught
 __all__ = ["Training", "TrainingFailed", "build", "train", "validation_batches"]
 
 
+Progress: TypeAlias = Callable[[str, str], AbstractContextManager[Callable[[int, int], None]]]
+"""Called with a title and a unit; returns a context whose value is called with (done, total)."""
+
+
 def train(
     recipe: Recipe,
     run: Path,
@@ -64,6 +68,7 @@ def train(
     tell_every: int = 100,
     save_minutes: float = 5.0,
     bar: bool = False,
+    progress: Progress | None = None,
 ) -> Network:
     """Train a network and return it with its averaged weights, ready to evaluate, on the CPU.
 
@@ -90,6 +95,9 @@ def train(
         Time between checkpoints.
     bar : bool
         Report on stderr, as a progress bar where that is a terminal.
+    progress : callable, optional
+        Called with a title and a unit before photos are read and taught.  Returns a context whose
+        value is called with (done, total).
 
     Raises
     ------
@@ -117,10 +125,12 @@ def train(
     trainer = _trainer(
         recipe, run, device, devices, precision, validate_every, tell_every, callbacks
     )
+    net = build(recipe, fresh=found is None, tell=bar)
+    photos, validation = _read(
+        recipe, data_root(root), bar, run, trainer.strategy.root_device, progress or _silent
+    )
     if bar and recipe.precision == "auto":
         sys.stderr.write(f"precision: {precision}, the faster one on {_device(device)}\n")
-    net = build(recipe, fresh=found is None, tell=bar)
-    photos, validation = _read(recipe, data_root(root), bar, run, trainer.strategy.root_device)
     module = Training(recipe, net, photos, validation, workers)
     if found and found[1]["data"] != module.data:
         raise WeightsError(f"{found[0]} was trained on other images than these")
@@ -193,28 +203,26 @@ def _exact_convolutions() -> Iterator[None]:
         yield
 
 
-@contextlib.contextmanager
-def _progress(name: str, bar: bool) -> Iterator[Callable[[int, int], None]]:
-    with tqdm(desc=name, disable=None if bar else True, leave=False) as line:
-
-        def follow(done: int, total: int) -> None:
-            line.total = total
-            line.update(done - line.n)
-
-        yield follow
+def _silent(_title: str, _unit: str) -> AbstractContextManager[Callable[[int, int], None]]:
+    return contextlib.nullcontext(lambda done, total: None)
 
 
 def _read(
-    recipe: Recipe, root: Path, bar: bool, run: Path, device: torch.device
+    recipe: Recipe,
+    root: Path,
+    bar: bool,
+    run: Path,
+    device: torch.device,
+    progress: Progress,
 ) -> tuple[list[Photo], list[Batch]]:
     """Return the photos and the validation images of a recipe, and tell what is left out."""
     made_on = device if device.type == "cuda" else "cpu"  # MPS has no float64
     paths = [p for name in recipe.sets for p in find_images(root / name, recipe.exclude)]
     validation = validation_batches(recipe, root)
-    with _progress("read", bar) as follow:
+    with progress("read", "photos") as follow:
         photos, small = read_photos(paths, cuts(recipe), follow, made_on)
     if recipe.teacher:
-        with _progress("teacher", bar) as follow:
+        with progress("images of the teacher", "photos") as follow:
             photos = taught(photos, recipe.teacher, run / "teacher.pt", follow)
     if bar and small:
         named = ", ".join(p.name for p in small[:5]) + " ..." * (len(small) > 5)

@@ -17,6 +17,7 @@ import crnet
 from baselines import load_matlab, weights
 from baselines.resample import bicubic
 from baselines.sparse import csc_sr, scsr
+from crnet.cli import models
 from crnet.cli.options import label
 from crnet.cli.parser import main
 from crnet.contracts import following, parameters
@@ -220,6 +221,17 @@ def test_models_prints_a_line_a_model_and_the_best_first(capsys) -> None:
     assert " ".join(by_name["bicubic"]) == "bicubic any 0 - - - - 33.66 30.39 28.42"
 
 
+def test_models_are_timed_if_asked(capsys, monkeypatch) -> None:
+    assert 0 < models.seconds_per_megapixel("bicubic") < models.seconds_per_megapixel("crnet-a")
+    times = {name: 0.5 + i for i, name in enumerate(crnet.bundled())}
+    monkeypatch.setattr(models, "seconds_per_megapixel", lambda name, _: times.get(name, 0.25))
+    assert call("models", "--time") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split()[-1] == "s/MP"
+    shown = {line.split()[0]: float(line.split()[-1]) for line in lines[2 : lines.index("")]}
+    assert shown == {**times, "bicubic": 0.25, "scsr": 0.25, "csc-sr": 0.25}
+
+
 def test_a_card_shows_all_that_is_known_and_no_field_of_other_networks(here: Path, capsys) -> None:
     assert call("models", "crnet-a", "srcnn-compact", "scsr", "csc-sr", "bicubic") == 0
     out = capsys.readouterr().out
@@ -252,13 +264,16 @@ def photos(here: Path) -> None:
     save(here / "photos" / "a.png", photo(60, 60))
 
 
-def test_a_recipe_becomes_a_model_that_can_be_used(here: Path, capsys) -> None:
+def test_a_recipe_becomes_a_model_that_can_be_used(here: Path, capsys, monkeypatch) -> None:
     pytest.importorskip("lightning")
+    monkeypatch.setattr("crnet.training.callbacks.LONGEST", 0.0)
     photos(here)
     assert call("train", "crnet-a-compact", *TINY) == 0
     run = here / "runs" / "crnet-a-compact"
     assert {"recipe.toml", "last.ckpt", "logs"} <= {p.name for p in run.iterdir()}
-    assert "step 20/20" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "step 7/20" in told  # after ten seconds, which are zero here
+    assert "step 20/20" in told
     assert call("train", "crnet-a-compact", *TINY) == 2
     assert "holds a run; pass --resume" in one_line(capsys)
     assert call("train", "crnet-a-compact", *TINY, "--resume") == 0
@@ -323,6 +338,23 @@ def test_a_warmup_longer_than_the_steps_is_shortened_or_refused(
     assert trained[1].warmup == 300
     assert call("train", "crnet-a-compact", "--steps", 60, "--warmup", 60) == 2
     assert "--warmup must be less than --steps, got 60 and 60" in one_line(capsys)
+
+
+def test_a_folder_of_photos_is_trained_on_as_it_is(here: Path, capsys, monkeypatch) -> None:
+    train = pytest.importorskip("crnet.training.train")
+    trained: list[Recipe] = []
+    monkeypatch.setattr(train, "train", lambda recipe, *_, **__: trained.append(recipe))
+    (here / "mine").mkdir()
+    for i in range(12):
+        save(here / "mine" / f"{i:02}.png", photo(200, 200, seed=i))
+    assert call("train", "crnet-a-compact", "--data", "mine") == 0
+    told = one_line(capsys)
+    assert told == "training on the photos in mine; held out for validation: 00.png\n"
+    assert (trained[0].sets, trained[0].validation) == ((".",), ("00.png",))
+    assert call("train", "crnet-a-compact", "--data", "mine", "--validation") == 0
+    assert "held out for validation: none" in one_line(capsys)
+    assert call("train", "crnet-a-compact", "--data", "mine", "--sets", "other") == 0
+    assert trained[2].sets == ("other",)
 
 
 def test_errors_about_sets_name_those_that_are_there(here: Path, capsys) -> None:
