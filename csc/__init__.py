@@ -1,14 +1,15 @@
 """Convolutional sparse coding in PyTorch: operators, certified solvers, and their unfolding.
 
-Images are (B, C, H, W), dictionaries (M, C, k, k), codes (B, M, H-k+1, W-k+1).  The modules
-analysis, attribution, spectrum, contraction, settling and distance analyse codes and recursions.
+Images are (B, C, H, W), dictionaries (M, C, kh, kw), codes (B, M, H-kh+1, W-kw+1).  Signals
+are images of one row.  The modules analysis, attribution, spectrum, contraction, settling and
+distance analyse codes and recursions.
 csc.plot draws them; import it separately.
 """
 
 from csc import analysis, attribution
 from csc.bounds import dual_point, duality_gap, gradient, lam_max, lipschitz, objective
 from csc.conv import adjoint, gram, synthesis
-from csc.dictionary import dct_dictionary, random_dictionary, unit_norm
+from csc.dictionary import dct_dictionary, per_channel, random_dictionary, unit_norm
 from csc.filters import tikhonov_filter
 from csc.images import read_images
 from csc.implicit import SparseCoding, attach_gradients, sparse_code
@@ -63,6 +64,7 @@ __all__ = [
     "lipschitz",
     "nonneg_soft_threshold",
     "objective",
+    "per_channel",
     "random_dictionary",
     "read_images",
     "recur",

@@ -167,7 +167,7 @@ def cross_coherence(D: Tensor) -> Tensor:
 
     Parameters
     ----------
-    D : Tensor, shape (M, C, k, k)
+    D : Tensor, shape (M, C, kh, kw)
         Dictionary.
 
     Returns
@@ -187,8 +187,8 @@ def cross_coherence(D: Tensor) -> Tensor:
     """
     check_dictionary(D)
     G = gram(unit_norm(D.detach().double())).abs()
-    M, k = D.shape[0], D.shape[-1]
-    G[torch.arange(M), torch.arange(M), k - 1, k - 1] = 0
+    atoms = torch.arange(len(D))
+    G[atoms, atoms, D.shape[2] - 1, D.shape[3] - 1] = 0
     return G.amax((2, 3)).clamp(max=1)
 
 
@@ -199,7 +199,7 @@ def coherence(D: Tensor) -> float:
 
     Parameters
     ----------
-    D : Tensor, shape (M, C, k, k)
+    D : Tensor, shape (M, C, kh, kw)
         Dictionary.
 
     Returns

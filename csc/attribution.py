@@ -20,7 +20,7 @@ def contributions(z: Tensor, D: Tensor, atoms: Sequence[int] | None = None) -> T
     ----------
     z : Tensor, shape (B, M, h, w)
         Codes.
-    D : Tensor, shape (M, C, k, k)
+    D : Tensor, shape (M, C, kh, kw)
         Dictionary.
     atoms : sequence of int, optional
         Indices of A atoms.  By default all M, which takes M times the memory of the images.

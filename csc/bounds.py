@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from csc.checks import Weight, check_dictionary, check_finite, check_size
+from csc.checks import Weight, check_dictionary, check_finite, check_fit, check_size
 from csc.precision import full_precision
-from csc.problem import check_fits, dual_scale, inner, pose
+from csc.problem import check_fits, pose
 
 
 @full_precision
@@ -22,8 +22,10 @@ def objective(
     *,
     nonneg: bool = False,
     mask: Tensor | None = None,
+    ridge: float = 0.0,
+    groups: Tensor | None = None,
 ) -> Tensor:
-    """Return P(z) = ½‖x − D z‖² + Σ λ|z| of each image.
+    """Return P(z) = ½‖x − D z‖² + Σ λ|z| + ½μ‖z‖² of each image.
 
     It is computed in float64 whatever the dtype of the images.
 
@@ -31,9 +33,9 @@ def objective(
     ----------
     x : Tensor, shape (B, C, H, W)
         Images.
-    D : Tensor, shape (M, C, k, k)
+    D : Tensor, shape (M, C, kh, kw)
         Dictionary.
-    z : Tensor, shape (B, M, H-k+1, W-k+1)
+    z : Tensor, shape (B, M, H-kh+1, W-kw+1)
         Codes.
     lam : float or Tensor
         Weight λ ≥ 0: a number, one value per atom (M,), or four axes that broadcast to z.
@@ -41,6 +43,10 @@ def objective(
         Add the constraint z ≥ 0: the value is infinite where a code is negative.
     mask : Tensor of bool, optional
         Broadcasts to x; True where a pixel is known.  What x holds elsewhere is ignored.
+    ridge : float
+        Weight μ ≥ 0 of ½‖z‖².
+    groups : Tensor of integers, shape (M,), optional
+        The group of each atom; λ‖z_g‖₂ of each group and position replaces λ‖z_g‖₁.
 
     Returns
     -------
@@ -58,7 +64,7 @@ def objective(
     >>> objective(3 * one, one, 2 * one, lam=0.5)  # ½·1² + 0.5·2
     tensor([1.5000], dtype=torch.float64)
     """
-    p = pose(x, D, lam, nonneg=nonneg, mask=mask)
+    p = pose(x, D, lam, nonneg=nonneg, mask=mask, ridge=ridge, groups=groups)
     check_fits(p, z)
     return p.objective(z)
 
@@ -71,16 +77,16 @@ def gradient(x: Tensor, D: Tensor, z: Tensor, *, mask: Tensor | None = None) -> 
     ----------
     x : Tensor, shape (B, C, H, W)
         Images.
-    D : Tensor, shape (M, C, k, k)
+    D : Tensor, shape (M, C, kh, kw)
         Dictionary.
-    z : Tensor, shape (B, M, H-k+1, W-k+1)
+    z : Tensor, shape (B, M, H-kh+1, W-kw+1)
         Codes.
     mask : Tensor of bool, optional
         Broadcasts to x; True where a pixel is known.
 
     Returns
     -------
-    Tensor, shape (B, M, H-k+1, W-k+1)
+    Tensor, shape (B, M, H-kh+1, W-kw+1)
 
     Raises
     ------
@@ -110,7 +116,7 @@ def lipschitz(D: Tensor, size: tuple[int, int]) -> float:
 
     Parameters
     ----------
-    D : Tensor, shape (M, C, k, k)
+    D : Tensor, shape (M, C, kh, kw)
         Dictionary.
     size : (int, int)
         Height and width of the images.
@@ -134,8 +140,7 @@ def lipschitz(D: Tensor, size: tuple[int, int]) -> float:
     check_dictionary(D)
     check_finite(D, "D")
     check_size(size)
-    if min(size) < D.shape[-1]:
-        raise ValueError(f"an atom of {D.shape[-1]}x{D.shape[-1]} does not fit in {tuple(size)}")
+    check_fit(D, size)
     spectrum = torch.fft.rfft2(D.detach().double(), s=tuple(size))  # (M, C, H, W//2+1)
     if D.shape[0] > D.shape[1]:
         spectrum = spectrum.transpose(0, 1)  # the Gram matrix of the shorter side
@@ -147,19 +152,28 @@ def lipschitz(D: Tensor, size: tuple[int, int]) -> float:
 
 
 @full_precision
-def lam_max(x: Tensor, D: Tensor, *, nonneg: bool = False, mask: Tensor | None = None) -> float:
-    """Return max |Dᵀx| over the batch: z = 0 is optimal exactly when λ ≥ λ_max.
+def lam_max(
+    x: Tensor,
+    D: Tensor,
+    *,
+    nonneg: bool = False,
+    mask: Tensor | None = None,
+    groups: Tensor | None = None,
+) -> float:
+    """Return max |Dᵀx| over the batch: z = 0 is optimal exactly when λ ≥ λ_max, with any ridge.
 
     Parameters
     ----------
     x : Tensor, shape (B, C, H, W)
         Images.
-    D : Tensor, shape (M, C, k, k)
+    D : Tensor, shape (M, C, kh, kw)
         Dictionary.
     nonneg : bool
         For non-negative codes: max(0, max Dᵀx).
     mask : Tensor of bool, optional
         Broadcasts to x; True where a pixel is known.
+    groups : Tensor of integers, shape (M,), optional
+        The group of each atom: max ‖(Dᵀx)_g‖₂.
 
     Returns
     -------
@@ -177,9 +191,8 @@ def lam_max(x: Tensor, D: Tensor, *, nonneg: bool = False, mask: Tensor | None =
     >>> lam_max(-3 * one, one), lam_max(-3 * one, one, nonneg=True)
     (3.0, 0.0)
     """
-    p = pose(x, D, 0.0, mask=mask)
-    correlation = F.conv2d(p.x.detach(), p.D.detach())
-    return max(0.0, float((correlation if nonneg else correlation.abs()).max()))
+    p = pose(x, D, 0.0, nonneg=nonneg, mask=mask, groups=groups)
+    return float(p.penalty.sizes(F.conv2d(p.x.detach(), p.D.detach()))[0].max())
 
 
 @full_precision
@@ -191,18 +204,20 @@ def dual_point(
     *,
     nonneg: bool = False,
     mask: Tensor | None = None,
+    ridge: float = 0.0,
+    groups: Tensor | None = None,
 ) -> Tensor:
     """Return the best feasible multiple ν = s·(x − D z), s ≥ 0, of each image's residual.
 
     Parameters
     ----------
-    x, D, z, lam, nonneg, mask
+    x, D, z, lam, nonneg, mask, ridge, groups
         As of :func:`objective`.
 
     Returns
     -------
     Tensor, shape (B, C, H, W)
-        Feasible: |Dᵀν| ≤ λ (Dᵀν ≤ λ for non-negative codes).
+        Feasible: |Dᵀν| ≤ λ (Dᵀν ≤ λ for non-negative codes).  With a ridge every ν is feasible.
 
     Raises
     ------
@@ -216,10 +231,10 @@ def dual_point(
     >>> dual_point(3 * one, one, 0 * one, lam=0.5).item()
     0.5
     """
-    p = pose(x, D, lam, nonneg=nonneg, mask=mask)
+    p = pose(x, D, lam, nonneg=nonneg, mask=mask, ridge=ridge, groups=groups)
     check_fits(p, z)
     r = p.residual(z)
-    s = dual_scale(inner(p.x, r), inner(r, r), p.largest_ratio(F.conv2d(r, D)))
+    s, _ = p.best_dual(r, F.conv2d(r, D))
     return r * s.to(r)[:, None, None, None]
 
 
@@ -232,6 +247,8 @@ def duality_gap(
     *,
     nonneg: bool = False,
     mask: Tensor | None = None,
+    ridge: float = 0.0,
+    groups: Tensor | None = None,
 ) -> Tensor:
     """Return P(z) − Δ(ν) ≥ P(z) − P* of each image: a certified bound on the objective's error.
 
@@ -240,7 +257,7 @@ def duality_gap(
 
     Parameters
     ----------
-    x, D, z, lam, nonneg, mask
+    x, D, z, lam, nonneg, mask, ridge, groups
         As of :func:`objective`.
 
     Returns
@@ -263,6 +280,6 @@ def duality_gap(
     >>> duality_gap(3 * one, one, 0 * one, lam=0.5).item()  # at zero: ½·3² − (½·3² − ½·2.5²)
     3.125...
     """
-    p = pose(x, D, lam, nonneg=nonneg, mask=mask)
+    p = pose(x, D, lam, nonneg=nonneg, mask=mask, ridge=ridge, groups=groups)
     check_fits(p, z)
     return p.certify(z).gap

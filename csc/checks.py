@@ -39,6 +39,16 @@ def check_size(size: tuple[int, int], name: str = "size") -> None:
         raise ValueError(f"{name} must be two integers > 0, height and width; got {size}")
 
 
+def check_sides(k: int | tuple[int, int], name: str = "k") -> tuple[int, int]:
+    """Require a side ≥ 1 or two, and return the height and width."""
+    sides = k if isinstance(k, tuple) else (k, k)
+    if len(sides) != 2:
+        raise ValueError(f"{name} must be an integer or two, height and width; got {k}")
+    for side in sides:
+        check_integer(side, name, 1)
+    return sides
+
+
 def check_floats(t: Tensor, name: str) -> None:
     """Require a dense floating-point tensor."""
     if t.layout != torch.strided:
@@ -69,11 +79,11 @@ def check_images(x: Tensor, name: str = "x") -> None:
 
 
 def check_dictionary(D: Tensor) -> None:
-    """Require a non-empty dictionary (M, C, k, k) of floating-point atoms."""
+    """Require a non-empty dictionary (M, C, kh, kw) of floating-point atoms."""
     if not isinstance(D, Tensor):
         raise TypeError(f"D must be a torch.Tensor, got {type(D).__name__}; use torch.as_tensor")
-    if D.ndim != 4 or D.shape[-1] != D.shape[-2]:
-        raise ValueError(f"D must have shape (M, C, k, k), square atoms; got {tuple(D.shape)}")
+    if D.ndim != 4:
+        raise ValueError(f"D must have shape (M, C, kh, kw), got {tuple(D.shape)}")
     check_floats(D, "D")
     if D.numel() == 0:
         raise ValueError(f"the dictionary is empty: its shape is {tuple(D.shape)}")
@@ -95,18 +105,23 @@ def check_pair(x: Tensor, D: Tensor) -> None:
     check_same_type(x, D, "x", "D")
     if x.shape[1] != D.shape[1]:
         raise ValueError(f"x has {x.shape[1]} channels but the atoms of D have {D.shape[1]}")
-    k = D.shape[-1]
-    if min(x.shape[-2:]) < k:
+    check_fit(D, (x.shape[2], x.shape[3]))
+
+
+def check_fit(D: Tensor, size: tuple[int, int]) -> None:
+    """Require atoms that fit in an image of a height and a width."""
+    (H, W), (kh, kw) = size, D.shape[2:]
+    if H < kh or W < kw:
         raise ValueError(
-            f"an atom of {k}x{k} does not fit in an image of {x.shape[-2]}x{x.shape[-1]}; "
+            f"an atom of {kh}x{kw} does not fit in an image of {H}x{W}; "
             "use smaller atoms or pad the image"
         )
 
 
 def code_shape(x: Tensor, D: Tensor) -> tuple[int, int, int, int]:
-    """Return the shape (B, M, H-k+1, W-k+1) of the codes of images x with dictionary D."""
-    k = D.shape[-1]
-    return (x.shape[0], D.shape[0], x.shape[2] - k + 1, x.shape[3] - k + 1)
+    """Return the shape (B, M, H-kh+1, W-kw+1) of the codes of images x with dictionary D."""
+    kh, kw = D.shape[2:]
+    return (x.shape[0], D.shape[0], x.shape[2] - kh + 1, x.shape[3] - kw + 1)
 
 
 def check_codes(z: Tensor, D: Tensor) -> None:

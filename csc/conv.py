@@ -8,9 +8,10 @@ with ``*`` convolution and ``⋆`` correlation.  Codes live on the grid of
 positions where a whole atom fits, so no boundary rule is needed and
 ⟨D z, x⟩ = ⟨z, Dᵀ x⟩ holds exactly:
 
-    x (B, C, H, W)      D (M, C, k, k)      z (B, M, H-k+1, W-k+1)
+    x (B, C, H, W)      D (M, C, kh, kw)      z (B, M, H-kh+1, W-kw+1)
 
-Codes of the image's own size come from padding the *image* by k // 2 (k odd).
+Codes of the image's own size come from padding the *image* by kh // 2 rows and kw // 2 columns
+(kh and kw odd).  A signal is an image of one row, and its atoms are (M, C, 1, kw).
 """
 
 from torch import Tensor
@@ -26,12 +27,12 @@ def synthesis(z: Tensor, D: Tensor) -> Tensor:
     ----------
     z : Tensor, shape (B, M, h, w)
         Codes.
-    D : Tensor, shape (M, C, k, k)
+    D : Tensor, shape (M, C, kh, kw)
         Dictionary.
 
     Returns
     -------
-    Tensor, shape (B, C, h+k-1, w+k-1)
+    Tensor, shape (B, C, h+kh-1, w+kw-1)
 
     Raises
     ------
@@ -58,12 +59,12 @@ def adjoint(x: Tensor, D: Tensor) -> Tensor:
     ----------
     x : Tensor, shape (B, C, H, W)
         Images.
-    D : Tensor, shape (M, C, k, k)
+    D : Tensor, shape (M, C, kh, kw)
         Dictionary.
 
     Returns
     -------
-    Tensor, shape (B, M, H-k+1, W-k+1)
+    Tensor, shape (B, M, H-kh+1, W-kw+1)
 
     Raises
     ------
@@ -85,19 +86,19 @@ def adjoint(x: Tensor, D: Tensor) -> Tensor:
 
 
 def gram(D: Tensor) -> Tensor:
-    """Return the kernel G of DᵀD, so that DᵀD z = ``conv2d(z, G, padding=k-1)``.
+    """Return the kernel G of DᵀD, so that DᵀD z = ``conv2d(z, G, padding=(kh-1, kw-1))``.
 
     G_ij = d_i ⋆ d_j, summed over channels: the correlations of all pairs of atoms at all shifts.
     G is symmetric under i ↔ j together with a flip of both axes.
 
     Parameters
     ----------
-    D : Tensor, shape (M, C, k, k)
+    D : Tensor, shape (M, C, kh, kw)
         Dictionary.
 
     Returns
     -------
-    Tensor, shape (M, M, 2k-1, 2k-1)
+    Tensor, shape (M, M, 2kh-1, 2kw-1)
 
     Raises
     ------
@@ -112,4 +113,4 @@ def gram(D: Tensor) -> Tensor:
     """
     check_dictionary(D)
     check_finite(D, "D")
-    return F.conv2d(D, D, padding=D.shape[-1] - 1)
+    return F.conv2d(D, D, padding=(D.shape[2] - 1, D.shape[3] - 1))

@@ -7,7 +7,13 @@ leaves it open; the field's convention is ‖d_m‖ = 1.
 import torch
 from torch import Tensor
 
-from csc.checks import check_dictionary, check_finite, check_integer, check_squares
+from csc.checks import (
+    check_dictionary,
+    check_finite,
+    check_integer,
+    check_sides,
+    check_squares,
+)
 
 
 def unit_norm(D: Tensor) -> Tensor:
@@ -15,12 +21,12 @@ def unit_norm(D: Tensor) -> Tensor:
 
     Parameters
     ----------
-    D : Tensor, shape (M, C, k, k)
+    D : Tensor, shape (M, C, kh, kw)
         Dictionary.
 
     Returns
     -------
-    Tensor, shape (M, C, k, k)
+    Tensor, shape (M, C, kh, kw)
 
     Raises
     ------
@@ -45,7 +51,7 @@ def unit_norm(D: Tensor) -> Tensor:
 def random_dictionary(
     M: int,
     C: int,
-    k: int,
+    k: int | tuple[int, int],
     *,
     generator: torch.Generator | None = None,
     dtype: torch.dtype | None = None,
@@ -54,8 +60,10 @@ def random_dictionary(
 
     Parameters
     ----------
-    M, C, k : int
-        Number of atoms, channels, and side of an atom, each ≥ 1.
+    M, C : int
+        Number of atoms and of channels, each ≥ 1.
+    k : int or (int, int)
+        Side of an atom, or its height and width, each ≥ 1.
     generator : torch.Generator, optional
         Source of randomness; torch's global one by default.
     dtype : torch.dtype, optional
@@ -63,7 +71,7 @@ def random_dictionary(
 
     Returns
     -------
-    Tensor, shape (M, C, k, k)
+    Tensor, shape (M, C, kh, kw)
 
     Raises
     ------
@@ -76,12 +84,17 @@ def random_dictionary(
     >>> D.shape, torch.allclose(D.square().sum((1, 2, 3)), torch.ones(5))
     (torch.Size([5, 3, 4, 4]), True)
     """
-    for value, name in ((M, "M"), (C, "C"), (k, "k")):
-        check_integer(value, name, least=1)
-    return unit_norm(torch.randn(M, C, k, k, generator=generator, dtype=dtype))
+    check_integer(M, "M", 1)
+    check_integer(C, "C", 1)
+    return unit_norm(torch.randn(M, C, *check_sides(k), generator=generator, dtype=dtype))
 
 
-def dct_dictionary(k: int, n: int | None = None, *, dtype: torch.dtype | None = None) -> Tensor:
+def dct_dictionary(
+    k: int | tuple[int, int],
+    n: int | tuple[int, int] | None = None,
+    *,
+    dtype: torch.dtype | None = None,
+) -> Tensor:
     """Return n² products of cosines, d_uv(i, j) ∝ cos(π u(i + ½)/n) cos(π v(j + ½)/n), unit norm.
 
     With n = k these are the orthonormal DCT-II atoms; with n > k they are the overcomplete DCT of
@@ -89,22 +102,22 @@ def dct_dictionary(k: int, n: int | None = None, *, dtype: torch.dtype | None = 
 
     Parameters
     ----------
-    k : int
-        Side of an atom, ≥ 1.
-    n : int, optional
-        Frequencies per axis, ≥ k; k by default.
+    k : int or (int, int)
+        Side of an atom, or its height and width, each ≥ 1.
+    n : int or (int, int), optional
+        Frequencies per axis, or along each axis, ≥ k; k by default.
     dtype : torch.dtype, optional
         Floating-point type; torch's default one by default.
 
     Returns
     -------
-    Tensor, shape (n², 1, k, k)
-        Atom u·n + v has vertical frequency u and horizontal frequency v.
+    Tensor, shape (nh·nw, 1, kh, kw)
+        Atom u·nw + v has vertical frequency u and horizontal frequency v.
 
     Raises
     ------
     ValueError, TypeError
-        If k is not an integer ≥ 1, or n not an integer ≥ k.
+        If k or n is not one or two integers ≥ 1, or n < k along an axis.
 
     Examples
     --------
@@ -112,10 +125,57 @@ def dct_dictionary(k: int, n: int | None = None, *, dtype: torch.dtype | None = 
     >>> torch.allclose(D @ D.T, torch.eye(9), atol=1e-6)
     True
     """
-    check_integer(k, "k", least=1)
-    n = k if n is None else n
-    check_integer(n, "n", least=k)
-    u, i = torch.arange(n, dtype=torch.float64), torch.arange(k, dtype=torch.float64)
-    cosines = torch.cos(torch.pi * u[:, None] * (i + 0.5) / n)  # (n, k)
-    atoms = torch.einsum("ui,vj->uvij", cosines, cosines).reshape(n * n, 1, k, k)
+    sides = check_sides(k)
+    counts = sides if n is None else check_sides(n, "n")
+    for count, side in zip(counts, sides, strict=True):
+        check_integer(count, "n", side)
+    down, across = (_cosines(*axis) for axis in zip(counts, sides, strict=True))
+    atoms = torch.einsum("ui,vj->uvij", down, across).reshape(-1, 1, *sides)
     return unit_norm(atoms).to(dtype or torch.get_default_dtype())
+
+
+def per_channel(D: Tensor, C: int) -> Tensor:
+    """Return the atoms d_m in each of C channels by itself: atom m·C + c is d_m in channel c.
+
+    Each channel has its own codes then.  With ``groups=torch.arange(M).repeat_interleave(C)`` the
+    solvers code all channels at the same positions: joint sparsity over channels.
+
+    Parameters
+    ----------
+    D : Tensor, shape (M, 1, kh, kw)
+        Dictionary of one channel.
+    C : int
+        Number of channels, ≥ 1.
+
+    Returns
+    -------
+    Tensor, shape (M·C, C, kh, kw)
+
+    Raises
+    ------
+    ValueError, TypeError
+        If D is not a finite dictionary of one channel, or C < 1.
+
+    References
+    ----------
+    Wohlberg, "Convolutional sparse representation of color images", IEEE SSIAI 2014.
+
+    Examples
+    --------
+    >>> per_channel(torch.ones(1, 1, 1, 1), 2).flatten(1)
+    tensor([[1., 0.],
+            [0., 1.]])
+    """
+    check_dictionary(D)
+    check_finite(D, "D")
+    check_integer(C, "C", 1)
+    if D.shape[1] != 1:
+        raise ValueError(f"D must have one channel, got {D.shape[1]}; use D[:, :1]")
+    channels = torch.eye(C, dtype=D.dtype, device=D.device)[:, :, None, None]
+    return (D[:, :, None] * channels).flatten(0, 1)
+
+
+def _cosines(n: int, k: int) -> Tensor:
+    """Return cos(π u(i + ½)/n) for u < n and i < k, shape (n, k), float64."""
+    u, i = torch.arange(n, dtype=torch.float64), torch.arange(k, dtype=torch.float64)
+    return torch.cos(torch.pi * u[:, None] * (i + 0.5) / n)

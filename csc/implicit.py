@@ -61,9 +61,9 @@ def sparse_code(
     ----------
     x : Tensor, shape (B, C, H, W)
         Images; each is a problem of its own.
-    D : Tensor, shape (M, C, k, k)
+    D : Tensor, shape (M, C, kh, kw)
         Dictionary.
-    lam : float or Tensor, shape () or (M,), or broadcasting to (B, M, H-k+1, W-k+1)
+    lam : float or Tensor, shape () or (M,), or broadcasting to (B, M, H-kh+1, W-kw+1)
         Weight λ > 0; a tensor may require a gradient.
     nonneg : bool
         Require z ≥ 0.
@@ -78,7 +78,7 @@ def sparse_code(
 
     Returns
     -------
-    Tensor, shape (B, M, H-k+1, W-k+1)
+    Tensor, shape (B, M, H-kh+1, W-kw+1)
 
     Raises
     ------
@@ -144,7 +144,7 @@ def attach_gradients(
     ----------
     x, D, lam, mask
         The problem, as in :func:`sparse_code`.
-    z : Tensor, shape (B, M, H-k+1, W-k+1)
+    z : Tensor, shape (B, M, H-kh+1, W-kw+1)
         Minimisers, exactly zero off their support, taken as constants.
     tol : float
         Relative residual at which the backward pass stops solving its linear system.  Values below
@@ -152,7 +152,7 @@ def attach_gradients(
 
     Returns
     -------
-    Tensor, shape (B, M, H-k+1, W-k+1)
+    Tensor, shape (B, M, H-kh+1, W-kw+1)
         Differentiable once.
 
     Raises
@@ -196,7 +196,7 @@ class SparseCoding(nn.Module):
 
     Parameters
     ----------
-    D : Tensor, shape (M, C, k, k)
+    D : Tensor, shape (M, C, kh, kw)
         Initial dictionary, copied.
     lam : float or Tensor, shape () or (M,)
         Initial weight λ > 0, copied.
@@ -247,7 +247,7 @@ class SparseCoding(nn.Module):
 
     @property
     def atoms(self) -> Tensor:
-        """Return the dictionary of unit-norm atoms (M, C, k, k), differentiable in D."""
+        """Return the dictionary of unit-norm atoms (M, C, kh, kw), differentiable in D."""
         return unit_norm(self.D)
 
     @property
@@ -256,7 +256,7 @@ class SparseCoding(nn.Module):
         return self.log_lam.exp()
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Map images (B, C, H, W) to codes (B, M, H-k+1, W-k+1)."""
+        """Map images (B, C, H, W) to codes (B, M, H-kh+1, W-kw+1)."""
         return sparse_code(
             x,
             self.atoms,
@@ -270,8 +270,8 @@ class SparseCoding(nn.Module):
 
     def extra_repr(self) -> str:
         """Describe the layer in ``print(layer)``."""
-        M, C, k, _ = self.D.shape
-        return f"M={M}, C={C}, k={k}, nonneg={self.nonneg}, tol={self.tol}"
+        M, C, kh, kw = self.D.shape
+        return f"M={M}, C={C}, k={kh}x{kw}, nonneg={self.nonneg}, tol={self.tol}"
 
 
 class _Optimum(torch.autograd.Function):

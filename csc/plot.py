@@ -52,9 +52,11 @@ def atoms(
 ) -> Axes:
     """Draw atoms as a grid, each scaled to its largest absolute value.
 
+    Atoms of one row and one channel, which are those of signals, are drawn as curves.
+
     Parameters
     ----------
-    D : Tensor, shape (M, C, k, k)
+    D : Tensor, shape (M, C, kh, kw)
         Dictionary.  One channel is drawn from brown (negative) to purple (positive), three as RGB
         around grey.
     axes : Axes, optional
@@ -75,7 +77,7 @@ def atoms(
     """
     check_dictionary(D)
     check_finite(D, "D")
-    M, C, k, _ = D.shape
+    M, C, kh, kw = D.shape
     if C not in (1, 3):
         raise ValueError(f"atoms of 1 or 3 channels can be drawn, got {C}; choose some: D[:, :1]")
     columns = min(M, columns if columns is not None else int(np.ceil(np.sqrt(2 * M))))
@@ -83,22 +85,45 @@ def atoms(
     rows = -(-M // columns)
     peak = D.detach().abs().amax((1, 2, 3), keepdim=True)
     scaled = _array((D.detach() / torch.where(peak > 0, peak, 1.0)).permute(0, 2, 3, 1))
-    sheet = np.full((rows * (k + 1) - 1, columns * (k + 1) - 1, C), np.nan)
-    for m, atom in enumerate(scaled):
-        top, left = (k + 1) * (m // columns), (k + 1) * (m % columns)
-        sheet[top : top + k, left : left + k] = atom
     cell = min(0.7, _WIDTH / columns)
-    axes = axes or _new(max(3.5, cell * columns), cell * rows + 0.6)
-    if C == 1:
+    aspect = 1.0 if kh == 1 else kh / kw
+    axes = axes or _new(max(3.5, cell * columns), cell * rows * aspect + 0.6)
+    if kh == 1 and C == 1:
+        _curves(axes, scaled[:, 0, :, 0], columns)
+    elif C == 1:
+        sheet = _sheet(scaled, rows, columns)
         axes.imshow(sheet[..., 0], cmap="PuOr", vmin=-1, vmax=1, interpolation="nearest")
     else:
+        sheet = _sheet(scaled, rows, columns)
         axes.imshow(np.nan_to_num((1 + sheet) / 2, nan=1.0), interpolation="nearest")
     _hide_ticks(axes)
     for spine in axes.spines.values():
         spine.set_visible(False)
-    axes.set_xlabel(f"{M} atoms of {k}×{k} pixels, each scaled to its largest value", fontsize=9)
+    size = f"{kw} samples" if kh == 1 else f"{kh}×{kw} pixels"
+    axes.set_xlabel(f"{M} atoms of {size}, each scaled to its largest value", fontsize=9)
     axes.set_title(title)
     return axes
+
+
+def _sheet(atoms: Array, rows: int, columns: int) -> Array:
+    """Return atoms (M, kh, kw, C) side by side, with gaps of one pixel that hold NaN."""
+    _, kh, kw, C = atoms.shape
+    sheet = np.full((rows * (kh + 1) - 1, columns * (kw + 1) - 1, C), np.nan)
+    for m, atom in enumerate(atoms):
+        top, left = (kh + 1) * (m // columns), (kw + 1) * (m % columns)
+        sheet[top : top + kh, left : left + kw] = atom
+    return sheet
+
+
+def _curves(axes: Axes, atoms: Array, columns: int) -> None:
+    """Draw atoms (M, k) with values in [-1, 1] as curves on a grid."""
+    k = atoms.shape[1]
+    x = np.linspace(-0.45, 0.45, k) if k > 1 else np.zeros(1)
+    for m, atom in enumerate(atoms):
+        row, column = divmod(m, columns)
+        axes.plot(column + x[[0, -1]], [-row, -row], color="0.8", linewidth=0.8)
+        axes.plot(column + x, 0.45 * atom - row, color=BLUE, marker="." if k == 1 else "")
+    axes.set(xlim=(-0.5, columns - 0.5), ylim=(0.5 - -(-len(atoms) // columns), 0.5))
 
 
 def code_maps(z: Tensor, image: Tensor | None = None, *, top: int = 6) -> Figure:

@@ -3,15 +3,20 @@
     P(z) = ½‖x − D z‖² + Σ λ|z|              (optionally z ≥ 0),
     Δ(ν) = ½‖x‖² − ½‖x − ν‖²   for  |Dᵀν| ≤ λ   (without |·| where z ≥ 0).
 
-λ is a number, one value per atom, or a weight with four axes that broadcasts to the codes.  With a
-mask only the known pixels count: x, D z and ν are zero at the others.  Each image of a batch is a
-problem of its own: values have shape (B,).  For any z and any feasible ν, Δ(ν) ≤ P* ≤ P(z).  So the
-gap P(z) − Δ(ν) bounds the error P(z) − P*, whatever produced z.
+λ is a number, one value per atom, or a weight with four axes that broadcasts to the codes.  For
+the other penalties Ω of :mod:`csc.penalty`,
+
+    P(z) = ½‖x − D z‖² + Ω(z),      Δ(ν) = ½‖x‖² − ½‖x − ν‖² − Ω*(Dᵀν).
+
+With a ridge every ν is feasible.  With a mask only the known pixels count: x, D z and ν are zero at
+the others.  Each image of a batch is a problem of its own: values have shape (B,).  For any z and
+any feasible ν, Δ(ν) ≤ P* ≤ P(z).  So the gap P(z) − Δ(ν) bounds the error P(z) − P*, whatever
+produced z.
 
 The gap bounds the error of the objective, not the distance ‖z − z*‖ of the codes.  Where P grows
 quadratically around its only minimum, P(z) − P* ≥ (μ/2)‖z − z*‖², the distance is at most
-√(2·gap/μ).  One such case is μ = λ_min(DᵀD) > 0: D has full column rank.  With more codes than
-pixel values D has a null space, and several codes may even be optimal.
+√(2·gap/μ).  A ridge μ is one such case, μ = λ_min(DᵀD) > 0 another: D has full column rank.
+With more codes than pixel values D has a null space, and several codes may even be optimal.
 
 References
 ----------
@@ -34,13 +39,13 @@ from csc.checks import (
     check_pair,
     check_run,
     check_squares,
-    check_weight,
     code_shape,
-    spread,
 )
+from csc.penalty import Penalty, check_penalty
 
 CANDIDATES = 2**14  # correlations that are worth computing one by one
 CHUNK = 2**26  # bytes of codes that a certificate works on at a time
+NEWTON = 4  # steps towards the best multiple of the residual, for the elastic net
 SUMS = 32  # roundings, at most, in a float64 sum over an image
 
 
@@ -66,25 +71,34 @@ class Problem(NamedTuple):
     ----------
     x : Tensor, shape (B, C, H, W)
         Images, zero at missing pixels.
-    D : Tensor, shape (M, C, k, k)
+    D : Tensor, shape (M, C, kh, kw)
         Dictionary.
-    lam : Tensor
-        λ, with four axes that broadcast against codes.
-    nonneg : bool
-        Whether z ≥ 0.
+    penalty : Penalty
+        Ω, with λ and z ≥ 0.
     mask : Tensor or None
         1 at known pixels and 0 at missing ones, in the images' dtype; broadcasts against x.
     """
 
     x: Tensor
     D: Tensor
-    lam: Tensor
-    nonneg: bool
+    penalty: Penalty
     mask: Tensor | None
+
+    @property
+    def lam(self) -> Tensor:
+        """λ, with four axes that broadcast against codes."""
+        return self.penalty.lam
+
+    @property
+    def nonneg(self) -> bool:
+        """Whether z ≥ 0."""
+        return self.penalty.nonneg
 
     def __repr__(self) -> str:
         """Return the shapes and the type of the problem."""
         extras = ", nonneg" * self.nonneg + ", mask" * (self.mask is not None)
+        extras += f", ridge={self.penalty.ridge:g}" * (self.penalty.ridge > 0)
+        extras += ", groups" * (self.penalty.groups is not None)
         return f"Problem(x={_shape(self.x)}, D={_shape(self.D)}, {self.x.dtype}{extras})"
 
     def _repr_html_(self) -> str:
@@ -119,12 +133,14 @@ class Problem(NamedTuple):
             return (t[b : b + 1] if len(t) > 1 else t).detach().cpu()
 
         mask = None if self.mask is None else part(self.mask)
-        return Problem(part(self.x), self.D.detach().cpu(), part(self.lam), self.nonneg, mask)
+        penalty = self.penalty._replace(lam=part(self.lam)).to(self.lam.dtype, "cpu")
+        return Problem(part(self.x), self.D.detach().cpu(), penalty, mask)
 
     def double(self) -> "Problem":
         """Return the same problem in float64."""
         mask = None if self.mask is None else self.mask.double()
-        return Problem(self.x.double(), self.D.double(), self.lam.double(), self.nonneg, mask)
+        penalty = self.penalty.to(torch.float64, self.lam.device)
+        return Problem(self.x.double(), self.D.double(), penalty, mask)
 
     def known(self, image: Tensor) -> Tensor:
         """Return an image with its missing pixels set to zero."""
@@ -137,17 +153,48 @@ class Problem(NamedTuple):
     def objective(self, z: Tensor) -> Tensor:
         """Return P(z) of each image, computed in float64."""
         p, z = self.double(), z.double()
-        return primal(p.residual(z), z, p.lam, nonneg=p.nonneg)
+        return p.primal(p.residual(z), z)
 
-    def estimate(self, z: Tensor, r: Tensor, ratio: Tensor) -> Gap:
-        """Return the gap of z from r = x − D z and max |Dᵀr|/λ in the images' dtype.
+    def primal(self, r: Tensor, z: Tensor) -> Tensor:
+        """Return ½‖r‖² + Ω(z) of each image, (B,) float64."""
+        return 0.5 * inner(r, r) + self.penalty.value(z)
+
+    def estimate(self, z: Tensor, r: Tensor, correlation: Tensor) -> Gap:
+        """Return the gap of z from r = x − D z and Dᵀr in the images' dtype.
 
         It ignores rounding.  It says when :meth:`certify` is worth its cost, and certifies nothing.
         """
-        P = primal(r, z, self.lam, nonneg=self.nonneg)
+        P = self.primal(r, z)
+        return Gap(P, P - self.best_dual(r, correlation)[1])
+
+    def estimate_from(self, z: Tensor, r: Tensor, ratio: Tensor) -> Gap:
+        """Return the estimate for μ = 0 from max |Dᵀr|/λ instead of Dᵀr."""
+        P = self.primal(r, z)
         xr, rr = inner(self.x, r), inner(r, r)
-        s = dual_scale(xr, rr, ratio)
-        return Gap(P, P - dual_value(xr, rr, s))
+        return Gap(P, P - dual_value(xr, rr, dual_scale(xr, rr, ratio)))
+
+    def best_dual(
+        self, r: Tensor, correlation: Tensor, slack: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return the best s ≥ 0 and Δ(s r) from r and Dᵀr, both (B,) float64.
+
+        `slack` is a bound on the rounding of Dᵀr.  With a ridge Δ(s r) is a concave function of s,
+        which Newton's steps from s = 1 maximise; s = 1 is the best s at the optimum.
+        """
+        xr, rr = inner(self.x, r), inner(r, r)
+        if not self.penalty.ridge:
+            s = dual_scale(xr, rr, self.penalty.largest_ratio(correlation, slack))
+            return s, dual_value(xr, rr, s)
+        size, lam = self.penalty.sizes(correlation, slack)
+        s = torch.ones_like(rr)
+        best_s, best = torch.zeros_like(rr), torch.zeros_like(rr)  # Δ(0) = 0
+        for _ in range(NEWTON):
+            value, slope, curvature = self.penalty.conjugate(s, size, lam)
+            value = dual_value(xr, rr, s) - value
+            best_s, best = torch.where(value > best, s, best_s), torch.maximum(value, best)
+            step = (xr - s * rr - slope) / (rr + curvature)
+            s = torch.where(rr > 0, s + step, s).clamp(min=0)
+        return best_s, best
 
     def certify(self, z: Tensor, dual: Tensor | None = None, tol: float = 0.0) -> Gap:
         """Return the certificate of z, computed afresh in float64.
@@ -157,8 +204,12 @@ class Problem(NamedTuple):
         are not computed.
         """
         p = self.double()
-        sizes = CodeSizes.of(z, p.lam, nonneg=p.nonneg)
+        sizes = CodeSizes.of(z, p.penalty)
         r = p.residual(z.double())
+        if self.penalty.ridge:
+            slack = 2 * p.rounding_of_correlations(r)[:, :, None, None]  # of Dᵀr and of s Dᵀr
+            s, value = p.best_dual(r, F.conv2d(r, p.D), slack)
+            return p._gap(sizes, r, r, s, value)
         direction = r if dual is None else dual
         coarse = self.known(direction.to(self.x))
         return self.certificate(sizes, r, coarse, self.safe_ratio(coarse), tol)
@@ -182,48 +233,55 @@ class Problem(NamedTuple):
             If `ratio` does not certify it, the correlations are computed in float64.
         """
         p, image = self.double(), dual.double()
-        P = 0.5 * inner(r, r) + sizes.l1
         xv, vv = inner(p.x, image), inner(image, image)
-        # A sum of n products has an error of at most n·ε/2 times the sum of their sizes.  D z has
-        # M·k² products a pixel, and Σ ‖d_m‖₁‖z_m‖₂ bounds the norm of their sizes.
-        u = 0.5 * torch.finfo(torch.float64).eps
-        M, _, k, _ = p.D.shape
-        atoms = p.D.abs().sum((2, 3)).square().sum(1).sqrt()
-        error = u * M * k * k * (atoms * sizes.norms).sum(1)  # of r, in norm
 
         def gap(ratio: Tensor) -> Gap:
             s = dual_scale(xv, vv, ratio)
-            rounding = error * (inner(r, r).sqrt() + 0.5 * error)
-            rounding += u * SUMS * (P + 1.5 * s * (inner(p.x, p.x) * vv).sqrt())
-            return Gap(P, (P - dual_value(xv, vv, s)).clamp(min=0) + rounding)
+            return p._gap(sizes, r, image, s, dual_value(xv, vv, s))
 
         found = gap(ratio)
         if self.x.dtype == torch.float64 or bool(found.reached(tol).all()):
             return found
         return gap(self.exact_ratio(dual))
 
+    def _gap(self, sizes: "CodeSizes", r: Tensor, dual: Tensor, s: Tensor, value: Tensor) -> Gap:
+        """Return P(z) − Δ(s dual) with an allowance for the rounding of float64; all in float64.
+
+        r is x − D z, and `value` is Δ(s dual).
+        """
+        P = 0.5 * inner(r, r) + sizes.penalty
+        # A sum of n products has an error of at most n·ε/2 times the sum of their sizes.  D z has
+        # M·kh·kw products a pixel, and Σ ‖d_m‖₁‖z_m‖₂ bounds the norm of their sizes.
+        u = 0.5 * torch.finfo(torch.float64).eps
+        M, _, kh, kw = self.D.shape
+        atoms = self.D.abs().sum((2, 3)).square().sum(1).sqrt()
+        error = u * M * kh * kw * (atoms * sizes.norms).sum(1)  # of r, in norm
+        rounding = error * (inner(r, r).sqrt() + 0.5 * error)
+        largest = 1.5 * s * (inner(self.x, self.x) * inner(dual, dual)).sqrt()  # part of Δ
+        rounding += u * SUMS * (P + largest)
+        return Gap(P, (P - value).clamp(min=0) + rounding)
+
     def largest_ratio(self, correlation: Tensor) -> Tensor:
         """Return max |Dᵀr|/λ of each image from Dᵀr, (B,) float64; r divided by it is feasible.
 
         Codes whose correlation is zero do not count, even where λ = 0.
         """
-        return _largest_ratio(correlation, self.lam, nonneg=self.nonneg)
+        return self.penalty.largest_ratio(correlation)
 
     def safe_ratio(self, image: Tensor) -> Tensor:
         """Return a bound on max |Dᵀ image|/λ that includes rounding, shape (B,), float64."""
         h, w = code_shape(self.x, self.D)[2:]
         chunk = max(1, CHUNK // (8 * len(image) * h * w))
+        if self.penalty.groups is not None:
+            chunk = len(self.D)
         rounding = self.rounding_of_correlations(image)  # (B, M)
         ratios = []
         for first in range(0, len(self.D), chunk):
             atoms = slice(first, first + chunk)
             lam = self.lam[:, atoms] if self.lam.shape[1] > 1 else self.lam
-            correlation = F.conv2d(image, self.D[atoms])
-            ratios.append(
-                _largest_ratio(
-                    correlation, lam, nonneg=self.nonneg, slack=rounding[:, atoms, None, None]
-                )
-            )
+            slack = rounding[:, atoms, None, None]
+            penalty = self.penalty._replace(lam=lam)
+            ratios.append(penalty.largest_ratio(F.conv2d(image, self.D[atoms]), slack))
         return torch.stack(ratios).amax(0)
 
     def exact_ratio(self, image: Tensor) -> Tensor:
@@ -232,7 +290,7 @@ class Problem(NamedTuple):
         Correlations in the images' dtype, with bounds on their rounding, tell which these are.
         """
         p, image64 = self.double(), image.double()
-        if bool((p.lam == 0).any()):
+        if self.penalty.groups is not None or bool((p.lam == 0).any()):
             return p.safe_ratio(image64)
         correlation = F.conv2d(image, self.D).double()
         size = correlation if self.nonneg else correlation.abs()
@@ -241,8 +299,8 @@ class Problem(NamedTuple):
         b, m, i, j = ((size + slack) / p.lam >= least).nonzero(as_tuple=True)
         if len(b) > CANDIDATES:
             return p.safe_ratio(image64)
-        k = self.D.shape[-1]
-        windows = image64.unfold(2, k, 1).unfold(3, k, 1)[b, :, i, j]  # (n, C, k, k)
+        kh, kw = self.D.shape[2:]
+        windows = image64.unfold(2, kh, 1).unfold(3, kw, 1)[b, :, i, j]  # (n, C, kh, kw)
         dots = (windows * p.D[m]).sum((1, 2, 3))
         dots = dots if self.nonneg else dots.abs()
         ratios = (dots + p.rounding_of_correlations(image64)[b, m]) / p.lam.expand(size.shape)[
@@ -259,41 +317,48 @@ class Problem(NamedTuple):
 
         n products have an error of at most n·ε/2·‖d_m‖‖image in the window‖.
         """
-        eps, k = torch.finfo(image.dtype).eps, self.D.shape[-1]
+        eps, (kh, kw) = torch.finfo(image.dtype).eps, self.D.shape[2:]
         norms = self.D.double().square().sum((1, 2, 3)).sqrt()
         squares = image.double().square().sum(1, keepdim=True)
-        windows = F.avg_pool2d(squares, k, stride=1, divisor_override=1).amax((1, 2, 3))
+        windows = F.avg_pool2d(squares, (kh, kw), stride=1, divisor_override=1).amax((1, 2, 3))
         return 0.5 * eps * self.D[0].numel() * windows.sqrt()[:, None] * norms
 
 
 class CodeSizes(NamedTuple):
     """What a certificate needs of codes, in float64.
 
-    l1 : Tensor, shape (B,)
-        Σ λ|z|; infinite where a code breaks z ≥ 0.
+    penalty : Tensor, shape (B,)
+        Ω(z); infinite where a code breaks z ≥ 0.
     norms : Tensor, shape (B, M)
         ‖z_m‖₂ of each atom's codes.
     """
 
-    l1: Tensor
+    penalty: Tensor
     norms: Tensor
 
     @staticmethod
-    def of(z: Tensor, lam: Tensor, *, nonneg: bool) -> "CodeSizes":
+    def of(z: Tensor, penalty: Penalty) -> "CodeSizes":
         """Return the sizes of dense codes (B, M, h, w)."""
         norms = torch.linalg.vector_norm(z, dim=(2, 3), dtype=torch.float64)
-        return CodeSizes(_l1(z, lam, nonneg=nonneg), norms)
+        return CodeSizes(penalty.value(z), norms)
 
 
 def pose(
-    x: Tensor, D: Tensor, lam: Weight, *, nonneg: bool = False, mask: Tensor | None = None
+    x: Tensor,
+    D: Tensor,
+    lam: Weight,
+    *,
+    nonneg: bool = False,
+    mask: Tensor | None = None,
+    ridge: float = 0.0,
+    groups: Tensor | None = None,
 ) -> Problem:
-    """Check images, dictionary, λ and mask, and return the problem they pose.
+    """Check images, dictionary, penalty and mask, and return the problem they pose.
 
     λ is rounded to the dtype of the images.
     """
     check_pair(x, D)
-    check_weight(lam, code_shape(x, D), dtype=x.dtype)
+    penalty = check_penalty(lam, code_shape(x, D), x, nonneg=nonneg, ridge=ridge, groups=groups)
     if mask is not None:
         check_mask(mask, x)
         x = torch.where(mask, x, 0.0)
@@ -302,21 +367,7 @@ def pose(
     check_finite(D, "D")
     check_squares(D, "D")
     check_squares(x, "x", underflow=True)
-    return Problem(x, D, spread(lam, x), nonneg, mask)
-
-
-def primal(r: Tensor, z: Tensor, lam: Tensor, *, nonneg: bool) -> Tensor:
-    """Return ½‖r‖² + Σ λ|z| of each image, in float64; no checks, `lam` broadcasts against z."""
-    return 0.5 * inner(r, r) + _l1(z, lam, nonneg=nonneg)
-
-
-def _l1(z: Tensor, lam: Tensor, *, nonneg: bool) -> Tensor:
-    """Return Σ λ|z| of each image, in float64; infinite where a code breaks z ≥ 0."""
-    if lam.shape[2:] == (1, 1):
-        l1 = (lam[..., 0, 0].double() * z.abs().sum((2, 3), dtype=torch.float64)).sum(1)
-    else:
-        l1 = (lam.double() * z.abs()).sum((1, 2, 3))
-    return torch.where((z < 0).flatten(1).any(1), torch.inf, l1) if nonneg else l1
+    return Problem(x, D, penalty, mask)
 
 
 def inner(a: Tensor, b: Tensor) -> Tensor:
@@ -342,19 +393,6 @@ def check_fits(p: Problem, z: Tensor) -> None:
     if tuple(z.shape) != fits:
         raise ValueError(f"codes of these images and atoms have shape {fits}, got {tuple(z.shape)}")
     check_finite(z, "z")
-
-
-def _largest_ratio(
-    correlation: Tensor, lam: Tensor, *, nonneg: bool, slack: Tensor | None = None
-) -> Tensor:
-    if lam.shape[2:] == (1, 1):
-        low, high = correlation.flatten(2).aminmax(dim=2)
-        peaks = (high if nonneg else torch.maximum(high, -low))[:, :, None, None]
-    else:
-        peaks = correlation if nonneg else correlation.abs()
-    if slack is not None:
-        peaks = peaks + torch.where(lam > 0, slack, 0.0)
-    return torch.where(peaks > 0, peaks.double() / lam, 0.0).amax((1, 2, 3))
 
 
 def _shape(t: Tensor) -> str:

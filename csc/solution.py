@@ -32,7 +32,7 @@ class Solution:
 
     Attributes
     ----------
-    codes : Tensor, shape (B, M, H-k+1, W-k+1)
+    codes : Tensor, shape (B, M, H-kh+1, W-kw+1)
         z, in the dtype and on the device of the images.
     objective : Tensor, shape (B,), float64
         P(z) = ½‖x − D z‖² + λ‖z‖₁ of each image.

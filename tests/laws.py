@@ -15,14 +15,14 @@ def dense(D: Tensor, size: tuple[int, int], *, periodic: bool = False) -> np.nda
 
     periodic: atoms at all H·W positions, wrapped around the image.
     """
-    M, C, k, _ = D.shape
+    M, C, kh, kw = D.shape
     H, W = size
-    h, w = (H, W) if periodic else (H - k + 1, W - k + 1)
+    h, w = (H, W) if periodic else (H - kh + 1, W - kw + 1)
     A = np.zeros((C, H, W, M, h, w))
     for p in range(h):
         for q in range(w):
-            for i in range(k):
-                for j in range(k):
+            for i in range(kh):
+                for j in range(kw):
                     A[:, (p + i) % H, (q + j) % W, :, p, q] += D[:, :, i, j].numpy().T
     return A.reshape(C * H * W, M * h * w)
 

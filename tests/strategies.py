@@ -11,7 +11,7 @@ from csc import lam_max, lipschitz, random_dictionary
 
 class Problem(NamedTuple):
     x: Tensor  # (B, C, H, W), float64
-    D: Tensor  # (M, C, k, k), unit-norm atoms
+    D: Tensor  # (M, C, kh, kw), unit-norm atoms
     lam: float
 
     @property
@@ -24,13 +24,42 @@ class Problem(NamedTuple):
 
     @property
     def code_shape(self) -> tuple[int, int, int, int]:
-        k = self.D.shape[-1]
-        return (self.x.shape[0], self.D.shape[0], self.size[0] - k + 1, self.size[1] - k + 1)
+        kh, kw = self.D.shape[2:]
+        return (self.x.shape[0], self.D.shape[0], self.size[0] - kh + 1, self.size[1] - kw + 1)
 
     def draw_codes(self, seed: int = 1) -> Tensor:
         g = torch.Generator().manual_seed(seed)
         z = torch.randn(self.code_shape, generator=g, dtype=torch.float64)
         return z * (torch.rand(self.code_shape, generator=g, dtype=torch.float64) < 0.5)
+
+
+class Penalties(NamedTuple):
+    """Options of a solver: a ridge, groups of atoms, z ≥ 0."""
+
+    nonneg: bool
+    ridge: float
+    groups: Tensor | None  # (M,)
+
+    @property
+    def options(self) -> dict:
+        return self._asdict()
+
+
+@st.composite
+def penalties(draw: st.DrawFn, M: int, *, groups: bool = True) -> Penalties:
+    """Any penalty for M atoms; a ridge from far below ‖D‖² to above it."""
+    partition = None
+    if groups and draw(st.booleans(), label="groups"):
+        partition = torch.tensor(draw(st.lists(st.integers(0, M), min_size=M, max_size=M)))
+    ridge = draw(st.sampled_from([0.0, 1e-4, 0.1, 1.0, 10.0]), label="ridge")
+    return Penalties(draw(st.booleans(), label="nonneg"), ridge, partition)
+
+
+@st.composite
+def penalised(draw: st.DrawFn, **sizes: object) -> tuple[Problem, Penalties]:
+    """A problem of `problems` and a penalty."""
+    p = draw(problems(**sizes))
+    return p, draw(penalties(len(p.D)))
 
 
 @st.composite
@@ -42,14 +71,16 @@ def problems(
     odd: bool = False,
     slack: int = 6,
 ) -> Problem:
-    """One and several channels and images, odd and even atoms, H ≠ W; λ a share of λ_max."""
+    """Channels, batches, square atoms and others, images of one row; λ a part of λ_max."""
     B, M = (draw(st.integers(1, n), label=s) for s, n in (("B", batch), ("M", 4)))
     # A kind costs seconds: the kernels are compiled for it.  Other tests share these.
-    kinds = [(1, 1), (3, 1), (3, 2)] if odd else [(1, 1), (2, 3), (3, 1), (3, 2)]
-    k, C = draw(st.sampled_from(kinds), label="k, C")
-    H, W = (k + draw(st.integers(0, slack), label=s) for s in "HW")
+    kinds = [(1, 1, 1), (3, 3, 1), (1, 3, 2)]
+    if not odd:
+        kinds = [(1, 4, 1), (2, 2, 3), (3, 3, 1), (3, 2, 2)]
+    kh, kw, C = draw(st.sampled_from(kinds), label="kh, kw, C")
+    H, W = (k + draw(st.integers(0, slack), label=s) for k, s in ((kh, "H"), (kw, "W")))
     g = torch.Generator().manual_seed(draw(st.integers(0, 2**16), label="seed"))
-    share = draw(st.floats(*weight), label="λ/λ_max")
+    part = draw(st.floats(*weight), label="λ/λ_max")
     x = torch.randn(B, C, H, W, generator=g, dtype=torch.float64)
-    D = random_dictionary(M, C, k, generator=g, dtype=torch.float64)
-    return Problem(x, D, share * lam_max(x, D))
+    D = random_dictionary(M, C, (kh, kw), generator=g, dtype=torch.float64)
+    return Problem(x, D, part * lam_max(x, D))

@@ -103,11 +103,11 @@ class Filters:
             check_dictionary(atoms)
             check_finite(atoms, name)
         check_finite(self.W, "W")
-        (N, C, k, _), (M, _, K, _) = self.D.shape, self.F.shape
+        (N, k), M = (self.D.shape[0], self.D.shape[2]), self.F.shape[0]
         side = self.scale * k
-        if C != 1 or k % 2 == 0:
+        if tuple(self.D.shape[1:]) != (1, k, k) or k % 2 == 0:
             raise ValueError(f"LR atoms must be (N, 1, k, k), k odd; got {tuple(self.D.shape)}")
-        if self.F.shape[1] != 1 or K != side:
+        if tuple(self.F.shape[1:]) != (1, side, side):
             raise ValueError(f"HR atoms must be (M, 1, {side}, {side}), got {tuple(self.F.shape)}")
         if tuple(self.W.shape) != (M, N):
             raise ValueError(f"W must have shape {(M, N)}, got {tuple(self.W.shape)}")

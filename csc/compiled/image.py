@@ -31,19 +31,21 @@ class Image:
     """The problem of one image on the CPU, as the records of the kernels."""
 
     def __init__(self, p: Problem, threads: int) -> None:
-        M, C, k, _ = p.D.shape
+        M, C, kh, kw = p.D.shape
         H, W = p.size
         self.shape = (C, H, W)
         self.codes = code_shape(p.x, p.D)[1:]  # (M, h, w)
         self.threads = min(threads, self.codes[1])
         self.n, self.dtype = p.x.numel(), p.x.numpy().dtype
-        self.k, self.width = k, positions(self.dtype)
+        self.kh, self.width = kh, positions(self.dtype)
         self.x = self.flat(p.x)
         self.mask: Mask = () if p.mask is None else p.mask.expand_as(p.x).numpy().ravel()
         groups = -(-M // ATOMS)
         grouped = F.pad(p.D, [0, 0, 0, 0, 0, 0, 0, groups * ATOMS - M])
-        grouped = grouped.view(groups, ATOMS, C, k, k).permute(0, 2, 3, 4, 1)
-        layout = Layout(strides=(np.int64(W), np.int64(H * W)), k=(0,) * k, C=(0,) * C)
+        grouped = grouped.view(groups, ATOMS, C, kh, kw).permute(0, 2, 3, 4, 1)
+        layout = Layout(
+            strides=(np.int64(W), np.int64(H * W)), kh=(0,) * kh, kw=(0,) * kw, C=(0,) * C
+        )
         self.atoms = Atoms(
             D=p.D.contiguous().numpy().ravel(),
             groups=grouped.contiguous().numpy().ravel(),

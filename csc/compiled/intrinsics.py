@@ -1,12 +1,12 @@
 """Three inner loops as LLVM vector instructions: a window times an atom, and a block of atoms.
 
-A coordinate (m, p, q) reads and writes the C windows of k×k pixels that its atom covers.  A row of
-a window is one vector of k numbers, and the C·k rows are unrolled.  LLVM does not find these
+A coordinate (m, p, q) reads and writes the C windows of kh×kw pixels that its atom covers.  A row
+of a window is one vector of kw numbers, and the C·kh rows are unrolled.  LLVM does not find these
 instructions by itself, so we emit them.  They are 4 to 10 times faster than the plain loops.
 
 Each docstring ends with the plain loop, where the arrays are not flat: r is (C, H, W), D is
-(M, C, k, k) and a position is a row p and a column q.  `tests/csc/compiled/test_intrinsics.py` runs
-these loops.  In the code the position is the number `at` = p · W + q.
+(M, C, kh, kw) and a position is a row p and a column q.  `tests/csc/compiled/test_intrinsics.py`
+runs these loops.  In the code the position is the number `at` = p · W + q.
 """
 
 # numba is partly typed: its types of arrays and records do not tell their attributes.
@@ -48,7 +48,7 @@ def _dot(
 
     ::
 
-        total = (r[:, p : p + k, q : q + k] * D[m]).sum()
+        total = (r[:, p : p + kh, q : q + kw] * D[m]).sum()
     """
     signature = r.dtype(r, atoms, m, at)
     align = r.dtype.bitwidth // 8
@@ -96,8 +96,8 @@ def _subtract(
 
     ::
 
-        known = mask[:, p : p + k, q : q + k] if len(mask) else 1
-        r[:, p : p + k, q : q + k] -= t * D[m] * known
+        known = mask[:, p : p + kh, q : q + kw] if len(mask) else 1
+        r[:, p : p + kh, q : q + kw] -= t * D[m] * known
     """
     signature = types.void(r, atoms, m, at, t, mask)
     masked = isinstance(mask, types.Array)
@@ -107,7 +107,7 @@ def _subtract(
         context: BaseContext, builder: ir.IRBuilder, signature: Signature, args: list[ir.Value]
     ) -> ir.Value:
         memory = _memory(context, builder, signature, args)
-        factor = _spread(builder, args[4], memory.k)
+        factor = _spread(builder, args[4], memory.kw)
         pixels = list(_window(builder, memory, _data(context, builder, r, args[0]), args[3]))
         known = pixels
         if masked:
@@ -149,7 +149,7 @@ def _correlate(
 
         for u in range(ATOMS):
             for j in range(end):
-                g = (r[:, p : p + k, q + j : q + j + k] * groups[group, ..., u]).sum()
+                g = (r[:, p : p + kh, q + j : q + j + kw] * groups[group, ..., u]).sum()
                 values[u, j] = g
                 size = abs(g) if absolute else g
                 marks[u, j] = size > level[group, u]
@@ -213,23 +213,23 @@ def _block_of_sums(
     lanes: int,
 ) -> list[list[ir.Value]]:
     """Return where the correlations of ATOMS atoms with VECTORS vectors are, in registers."""
-    k, C, align = memory.k, memory.C, memory.align
+    kh, kw, C, align = memory.kh, memory.kw, memory.C, memory.align
     vector = ir.VectorType(memory.scalar, lanes)
     sums = [[cgutils.alloca_once(builder, vector) for _ in range(VECTORS)] for _ in range(ATOMS)]
     for pair in sums:
         for total in pair:
             builder.store(ir.Constant(vector, None), total)
-    first = builder.mul(group, _number(C * k * k * ATOMS))
+    first = builder.mul(group, _number(C * kh * kw * ATOMS))
     with (
         cgutils.for_range(builder, _number(C)) as channels,
-        cgutils.for_range(builder, _number(k)) as rows,
+        cgutils.for_range(builder, _number(kh)) as rows,
     ):
         c, i = channels.index, rows.index
         offset = builder.add(builder.mul(c, memory.plane), builder.mul(i, memory.row))
         pixel = builder.add(at, offset)
-        tap_row = builder.add(builder.mul(c, _number(k)), i)
-        entry = builder.add(first, builder.mul(tap_row, _number(k * ATOMS)))
-        for j in range(k):
+        tap_row = builder.add(builder.mul(c, _number(kh)), i)
+        entry = builder.add(first, builder.mul(tap_row, _number(kw * ATOMS)))
+        for j in range(kw):
             windows = []
             for v in range(VECTORS):
                 place = builder.add(pixel, _number(j + v * lanes))
@@ -253,7 +253,8 @@ class _Memory(NamedTuple):
     plane: ir.Value
     scalar: ir.Type
     align: int  # bytes of a scalar
-    k: int
+    kh: int
+    kw: int
     C: int
 
 
@@ -272,7 +273,8 @@ def _memory(
         plane=builder.extract_value(strides, 1),
         scalar=ir.FloatType() if D_type.dtype == types.float32 else ir.DoubleType(),
         align=D_type.dtype.bitwidth // 8,
-        k=_field(builder, layout_type, layout, "k")[0].count,
+        kh=_field(builder, layout_type, layout, "kh")[0].count,
+        kw=_field(builder, layout_type, layout, "kw")[0].count,
         C=_field(builder, layout_type, layout, "C")[0].count,
     )
 
@@ -295,22 +297,22 @@ def _data(
 def _window(
     builder: ir.IRBuilder, memory: _Memory, pixels: ir.Value, at: ir.Value
 ) -> Iterator[ir.Value]:
-    """Yield pointers to the C·k rows of the window at a position, each a vector."""
+    """Yield pointers to the C·kh rows of the window at a position, each a vector."""
     for c in range(memory.C):
-        for i in range(memory.k):
+        for i in range(memory.kh):
             down = builder.mul(memory.row, ir.Constant(memory.row.type, i))
             across = builder.mul(memory.plane, ir.Constant(memory.plane.type, c))
             pixel = builder.add(at, builder.add(down, across))
-            yield _vector_at(builder, pixels, pixel, memory.k)
+            yield _vector_at(builder, pixels, pixel, memory.kw)
 
 
 def _atom(builder: ir.IRBuilder, memory: _Memory, m: ir.Value) -> Iterator[ir.Value]:
-    """Yield pointers to the C·k rows of atom m, each a vector."""
-    k, C = memory.k, memory.C
-    first = builder.mul(m, ir.Constant(m.type, C * k * k))
-    for row in range(C * k):
-        entry = builder.add(first, ir.Constant(first.type, row * k))
-        yield _vector_at(builder, memory.D, entry, k)
+    """Yield pointers to the C·kh rows of atom m, each a vector."""
+    kh, kw, C = memory.kh, memory.kw, memory.C
+    first = builder.mul(m, ir.Constant(m.type, C * kh * kw))
+    for row in range(C * kh):
+        entry = builder.add(first, ir.Constant(first.type, row * kw))
+        yield _vector_at(builder, memory.D, entry, kw)
 
 
 def _vector_at(builder: ir.IRBuilder, data: ir.Value, index: ir.Value, length: int) -> ir.Value:

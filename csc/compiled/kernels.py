@@ -1,6 +1,6 @@
 """The compiled kernels: coordinate descent, dense passes and proximal steps on one image.
 
-numba compiles a kernel for each float type, atom size k and number of channels C, and caches it on
+numba compiles a kernel for each float type, atom size and number of channels, and caches it on
 disk.  All arguments are arrays, numbers and the records of :mod:`csc.compiled.records`.
 
 Only :mod:`csc.compiled.image` and its users import this module, because numba loads slowly.
@@ -32,7 +32,7 @@ from csc.compiled.records import (
 # numba compiles again when this file changes.  It does not look at the files imported here.
 # After a change of intrinsics.py or records.py, tests/csc/compiled/test_kernels.py says what to
 # write here.
-BUILT_FROM = "62b0c6ae0cb1"
+BUILT_FROM = "e2acad31247f"
 
 
 @kernel()
@@ -43,13 +43,14 @@ def sweep(
     active: Active,
     nonneg: bool,
     factor: Float,
+    ridge: Float,
     span: Span,
     epochs: int,
 ) -> None:
     """Minimise over each coordinate of a span of the list in turn, `epochs` times.
 
-    The weight is factor · λ.  The residual r and the values of the list change in place.  Codes
-    that are zero after the first epoch stay zero in the others.
+    The weight is factor · λ, and `ridge` is μ.  The residual r and the values of the list change in
+    place.  Codes that are zero after the first epoch stay zero in the others.
     """
     index, at, lam, norm2, values = (
         active.atoms, active.at, active.lam, active.norm2, active.values,
@@ -66,9 +67,9 @@ def sweep(
             theta = factor * lam[i]
             new = zero
             if g > theta:
-                new = (g - theta) / norm2[i]
+                new = (g - theta) / (norm2[i] + ridge)
             elif g < -theta and not nonneg:
-                new = (g + theta) / norm2[i]
+                new = (g + theta) / (norm2[i] + ridge)
             change = new - old
             if change != zero:
                 values[i] = new

@@ -33,20 +33,21 @@ def positions(dtype: "np.dtype[np.float32] | np.dtype[np.float64]") -> int:
 class Layout(NamedTuple):
     """How the windows of an image lie in memory.
 
-    The tuples `k` and `C` hold zeros, and only their lengths count.  The length of a tuple is part
-    of its numba type, so each kernel is compiled for an atom size k and a number of channels C.
+    The tuples hold zeros, and only their lengths count.  The length of a tuple is part of its numba
+    type, so each kernel is compiled for atoms of kh×kw pixels and C channels.
     """
 
     strides: tuple[np.int64, np.int64]  # from a row to the next, from a channel to the next
-    k: tuple[int, ...]
+    kh: tuple[int, ...]
+    kw: tuple[int, ...]
     C: tuple[int, ...]
 
 
 class Atoms(NamedTuple):
-    """A dictionary (M, C, k, k) in two orders."""
+    """A dictionary (M, C, kh, kw) in two orders."""
 
-    D: Floats  # (M, C, k, k)
-    groups: Floats  # (⌈M/ATOMS⌉, C, k, k, ATOMS), with zeros after the last atom
+    D: Floats  # (M, C, kh, kw)
+    groups: Floats  # (⌈M/ATOMS⌉, C, kh, kw, ATOMS), with zeros after the last atom
     layout: Layout
 
 

@@ -75,7 +75,7 @@ class LearningStep:
         Fraction of their codes that are not zero.
     restarted : tuple of int
         Unused atoms that were re-started.
-    dictionary : Tensor, shape (M, C, k, k)
+    dictionary : Tensor, shape (M, C, kh, kw)
         The atoms after the step.
     state : LearningState
         State to resume from.
@@ -96,7 +96,7 @@ class LearnedDictionary:
 
     Attributes
     ----------
-    dictionary : Tensor, shape (M, C, k, k)
+    dictionary : Tensor, shape (M, C, kh, kw)
         D, ‖d_m‖ ≤ 1, in the dtype and on the device of the images.
     objective : Tensor, shape (steps,), float64
         Mean of P(z) over the images of each step, with the dictionary before it.
@@ -137,7 +137,7 @@ def learn_dictionary(
         Images may differ in size.  A tensor or a sequence, such as a list, is checked before any
         work, and every pass has a new order.  Any other iterable is a stream: it is read once per
         pass, in its own order, and only the images of one step are in memory.
-    D : Tensor, shape (M, C, k, k)
+    D : Tensor, shape (M, C, kh, kw)
         Dictionary to start from, such as :func:`csc.random_dictionary`.
     lam : float or Tensor, shape () or (M,)
         Weight λ ≥ 0.
@@ -326,7 +326,7 @@ def _step(
     dead = (unused >= settings["patience"]).nonzero().flatten()
     dead = dead if coded.residuals else dead[:0]  # an image whose worker was lost has none
     if len(dead):
-        patches = _draw_patches(coded.residuals, len(dead), D.shape[-1], generator)
+        patches = _draw_patches(coded.residuals, len(dead), (D.shape[2], D.shape[3]), generator)
         dead = dead[: len(patches)]
         D[dead], unused[dead], A[dead], A[:, dead], B[dead] = patches, 0, 0, 0, 0
 
@@ -355,8 +355,8 @@ def _step(
 class _Coded(NamedTuple):
     """The contribution of a batch of images."""
 
-    A: Tensor  # (M, M, 2k-1, 2k-1)
-    B: Tensor  # (M, C, k, k)
+    A: Tensor  # (M, M, 2kh-1, 2kw-1)
+    B: Tensor  # (M, C, kh, kw)
     used: Tensor  # (M,), bool
     residuals: list[Tensor]  # each (1, C, H, W)
     objective: Tensor  # (batch,)
@@ -393,8 +393,7 @@ def _code(
         tol=settings["coding_tol"],
         threads=threads,
     )
-    M, C, k, _ = D.shape
-    sums = Correlations(M, C, k)
+    M, sums = len(D), Correlations(D.shape)
     counts, positions = torch.zeros(M, dtype=torch.int64), 0
     residuals, objectives = [], [torch.zeros(0, dtype=torch.float64)]
     for _, codes in each(solve, (x.clone() for x in images), executor):
@@ -423,24 +422,26 @@ def _code_image(
     return _Codes(places, z[0][tuple(places.T)], z.numel(), image, image - Dz, solution.objective)
 
 
-def _draw_patches(residuals: list[Tensor], n: int, k: int, generator: torch.Generator) -> Tensor:
-    """Return n patches (n, C, k, k) of unit norm, drawn with probability ∝ energy.
+def _draw_patches(
+    residuals: list[Tensor], n: int, size: tuple[int, int], generator: torch.Generator
+) -> Tensor:
+    """Return n patches (n, C, kh, kw) of unit norm, drawn with probability ∝ energy.
 
-    If all residuals are zero, return no patch: shape (0, C, k, k).
+    If all residuals are zero, return no patch: shape (0, C, kh, kw).
     """
     energies = [
-        F.avg_pool2d(r.double().square().sum(1, keepdim=True), k, stride=1) for r in residuals
+        F.avg_pool2d(r.double().square().sum(1, keepdim=True), size, stride=1) for r in residuals
     ]
     ends = torch.cat([energy.flatten() for energy in energies]).cumsum(0)
     if n == 0 or ends[-1] == 0:
-        return residuals[0].new_zeros(0, residuals[0].shape[1], k, k)
+        return residuals[0].new_zeros(0, residuals[0].shape[1], *size)
     drawn = ends[-1] * torch.rand(n, generator=generator, dtype=torch.float64)
     patches = []
     for place in torch.searchsorted(ends, drawn, right=True).clamp(max=len(ends) - 1).tolist():
         for r, energy in zip(residuals, energies, strict=True):
             if place < energy.numel():
                 p, q = divmod(place, energy.shape[-1])
-                patches.append(r[:, :, p : p + k, q : q + k])
+                patches.append(r[:, :, p : p + size[0], q : q + size[1]])
                 break
             place -= energy.numel()
     return unit_norm(torch.cat(patches).double()).to(patches[0])

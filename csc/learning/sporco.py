@@ -37,7 +37,7 @@ def sporco_dictionary(
     ----------
     images : sequence of Tensors, shape (1, C, H, W)
         Sizes may differ.  sporco's codes wrap around the borders of the image.
-    D : Tensor, shape (M, C, k, k)
+    D : Tensor, shape (M, C, kh, kw)
         Dictionary to start from, float32 or float64.
     lam : float
         Weight λ > 0.
@@ -50,7 +50,7 @@ def sporco_dictionary(
 
     Returns
     -------
-    Tensor, shape (M, C, k, k)
+    Tensor, shape (M, C, kh, kw)
 
     Raises
     ------
@@ -75,7 +75,7 @@ def sporco_dictionary(
         "CBPDN": {"MaxMainIter": max_iter, "RelStopTol": 1e-3, "rho": 50 * lam + 1},
     }
     learner = onlinecdl.OnlineConvBPDNDictLearn(
-        # atoms (k, k, C, M), images (H, W, C, 1)
+        # atoms (kh, kw, C, M), images (H, W, C, 1)
         np.ascontiguousarray(unit_norm(D).detach().permute(2, 3, 1, 0).cpu().numpy()),
         float(lam),
         onlinecdl.OnlineConvBPDNDictLearn.Options(options),

@@ -48,9 +48,9 @@ class LearningState(TypedDict):
 
     step: int
     begun: int
-    D: Tensor  # (M, C, k, k)
-    A: Tensor  # (M, M, 2k-1, 2k-1), float64
-    B: Tensor  # (M, C, k, k), float64
+    D: Tensor  # (M, C, kh, kw)
+    A: Tensor  # (M, M, 2kh-1, 2kw-1), float64
+    B: Tensor  # (M, C, kh, kw), float64
     unused: Tensor  # (M,), int64
     order: Tensor  # (N,), int64
     random: Tensor  # uint8
@@ -65,12 +65,12 @@ MUST_AGREE = ("D", "dtype", "lam", "nonneg")  # of two runs whose sums are added
 def begin(D: Tensor, settings: Settings, generator: torch.Generator | None) -> LearningState:
     """Return the state before the first step."""
     seed = int(torch.randint(2**62, (), generator=generator))
-    M, _, k, _ = D.shape
+    M, _, kh, kw = D.shape
     return LearningState(
         step=0,
         begun=0,
         D=project(D.detach().cpu()),
-        A=torch.zeros(M, M, 2 * k - 1, 2 * k - 1, dtype=torch.float64),
+        A=torch.zeros(M, M, 2 * kh - 1, 2 * kw - 1, dtype=torch.float64),
         B=torch.zeros(D.shape, dtype=torch.float64),
         unused=torch.zeros(M, dtype=torch.int64),
         order=torch.arange(len(settings["images"])),
@@ -151,10 +151,10 @@ def check_state(state: LearningState, name: str) -> None:
     missing = sorted(Settings.__annotations__.keys() - settings.keys())
     if missing:
         raise ValueError(f"{name}'s settings lack {missing}")
-    M, _, k, _ = settings["D"]
+    M, _, kh, kw = settings["D"]
     for key, entry, shape in (
         ("D", state["D"], tuple(settings["D"])),
-        ("A", state["A"], (M, M, 2 * k - 1, 2 * k - 1)),
+        ("A", state["A"], (M, M, 2 * kh - 1, 2 * kw - 1)),
         ("B", state["B"], tuple(settings["D"])),
         ("unused", state["unused"], (M,)),
         ("order", state["order"], (len(settings["images"]),)),

@@ -6,9 +6,10 @@ With the codes z of images x held fixed, the squared error is a quadratic in D:
 
     A_mn(s) = Σ_p z_m(p) z_n(p+s),      B_m = z_m ⋆ x,      (A * D)_m = Σ_n A_mn * d_n,
 
-summed over images, with |s| < k and A * D taken on the window of an atom.  This is exact, because
-every atom lies within its image.  Codes are mostly zero, so A is summed over pairs of non-zero
-codes closer than an atom.  A * D is computed in the Fourier domain at side 2k−1.
+summed over images, with shifts s below kh and kw, and A * D taken on the window of an atom.  This
+is exact, because every atom lies within its image.  Codes are mostly zero, so A is summed over
+pairs of non-zero codes closer than an atom.  A * D is computed in the Fourier domain at sides 2kh−1
+and 2kw−1.
 
 Accelerated projected gradients minimise f over atoms in the unit ball, with a step per atom.  They
 stop when a Frank-Wolfe gap certifies the result:
@@ -27,7 +28,7 @@ Found. Comput. Math. 15, 2015.  Jaggi, "Revisiting Frank-Wolfe: projection-free 
 optimization", ICML 2013: the gap.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -48,14 +49,14 @@ def correlations(x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
     ----------
     x : Tensor, shape (C, H, W)
         Image.
-    z : Tensor, shape (M, H-k+1, W-k+1)
+    z : Tensor, shape (M, H-kh+1, W-kw+1)
         Codes.
 
     Returns
     -------
-    A : Tensor, shape (M, M, 2k-1, 2k-1)
+    A : Tensor, shape (M, M, 2kh-1, 2kw-1)
         The shift s = 0 is at the centre.
-    B : Tensor, shape (M, C, k, k)
+    B : Tensor, shape (M, C, kh, kw)
 
     Examples
     --------
@@ -64,8 +65,8 @@ def correlations(x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
     >>> A[0, 0, 1], B[0, 0, 0]  # 2·3, 2² + 3², 3·2 in the middle row; 2·1 + 3·1
     (tensor([ 6., 13.,  6.], dtype=torch.float64), tensor([5., 5.], dtype=torch.float64))
     """
-    k = x.shape[1] - z.shape[1] + 1
-    sums = Correlations(z.shape[0], x.shape[0], k)
+    atoms = (x.shape[1] - z.shape[1] + 1, x.shape[2] - z.shape[2] + 1)
+    sums = Correlations((z.shape[0], x.shape[0], *atoms))
     places = z.nonzero()
     sums.add(x, places, z[tuple(places.T)])
     return sums.A(), sums.B
@@ -76,13 +77,14 @@ class Correlations:
 
     Parameters
     ----------
-    M, C, k : int
-        Atoms, channels and side of an atom.
+    shape : sequence of int
+        Shape (M, C, kh, kw) of the dictionary.
     """
 
-    def __init__(self, M: int, C: int, k: int) -> None:
-        self._half = torch.zeros(M, M, 2 * k - 1, 2 * k - 1, dtype=torch.float64)
-        self.B = torch.zeros(M, C, k, k, dtype=torch.float64)
+    def __init__(self, shape: Sequence[int]) -> None:
+        M, _, kh, kw = shape
+        self._half = torch.zeros(M, M, 2 * kh - 1, 2 * kw - 1, dtype=torch.float64)
+        self.B = torch.zeros(*shape, dtype=torch.float64)
 
     def add(self, x: Tensor, places: Tensor, values: Tensor) -> None:
         """Add an image (C, H, W): its codes are `values` (n,) at `places` (n, 3).
@@ -92,19 +94,19 @@ class Correlations:
         from csc.compiled import correlations as compiled
 
         add_pairs: Callable[..., None] = compiled.correlate_codes
-        k = self.B.shape[-1]
-        h, w = (side - k + 1 for side in x.shape[1:])
+        kh, kw = self.B.shape[2:]
+        h, w = x.shape[1] - kh + 1, x.shape[2] - kw + 1
         order = torch.argsort(places[:, 1] * w + places[:, 2], stable=True)
         m, p, q = places[order].T.contiguous()
         values = values[order].double()
         bounds = torch.searchsorted(p, torch.arange(h + 1))
         with one_torch_thread():  # which makes Ctrl-C safe
-            add_pairs(*(t.numpy() for t in (m, p, q, values, bounds)), k, self._half.numpy())
-        windows = x.unfold(1, k, 1).unfold(2, k, 1)[:, p, q].transpose(0, 1)  # (n, C, k, k)
+            add_pairs(*(t.numpy() for t in (m, p, q, values, bounds)), kh, kw, self._half.numpy())
+        windows = x.unfold(1, kh, 1).unfold(2, kw, 1)[:, p, q].transpose(0, 1)  # (n, C, kh, kw)
         self.B.index_add_(0, m, values[:, None, None, None] * windows)
 
     def A(self) -> Tensor:
-        """Return A, shape (M, M, 2k-1, 2k-1)."""
+        """Return A, shape (M, M, 2kh-1, 2kw-1)."""
         # A pair of codes was added once; A has it at (m, n, s) and at (n, m, −s).
         return self._half + self._half.transpose(0, 1).flip(2, 3)
 
@@ -116,16 +118,16 @@ def minimise_surrogate(A: Tensor, B: Tensor, D: Tensor, tol: float) -> Tensor:
 
     Parameters
     ----------
-    A : Tensor, shape (M, M, 2k-1, 2k-1), float64
-    B : Tensor, shape (M, C, k, k), float64
-    D : Tensor, shape (M, C, k, k), float64
+    A : Tensor, shape (M, M, 2kh-1, 2kw-1), float64
+    B : Tensor, shape (M, C, kh, kw), float64
+    D : Tensor, shape (M, C, kh, kw), float64
         Dictionary to start from; its atoms lie within the unit ball.
     tol : float
         Relative gap at which to stop; at most `MOST_STEPS` steps are taken.
 
     Returns
     -------
-    Tensor, shape (M, C, k, k), float64
+    Tensor, shape (M, C, kh, kw), float64
 
     Examples
     --------
@@ -155,25 +157,25 @@ def minimise_surrogate(A: Tensor, B: Tensor, D: Tensor, tol: float) -> Tensor:
 
 
 def correlation_spectrum(A: Tensor) -> Tensor:
-    """Return the Fourier coefficients (2k-1, k, M, M) of A, with the shift 0 at the origin.
+    """Return the Fourier coefficients (2kh-1, kw, M, M) of A, with the shift 0 at the origin.
 
     Row by row: A is the largest tensor of a run, and one more of its size is enough.
     """
-    M, _, side, _ = A.shape
-    k = (side + 1) // 2
-    spectrum = torch.empty(side, k, M, M, dtype=A.dtype.to_complex())
+    M, _, *sides = A.shape
+    origin = (-(sides[0] // 2), -(sides[1] // 2))
+    spectrum = torch.empty(sides[0], (sides[1] + 1) // 2, M, M, dtype=A.dtype.to_complex())
     for m, row in enumerate(A):
-        spectrum[:, :, m] = torch.fft.rfft2(row.roll((1 - k, 1 - k), (1, 2))).permute(1, 2, 0)
+        spectrum[:, :, m] = torch.fft.rfft2(row.roll(origin, (1, 2))).permute(1, 2, 0)
     return spectrum
 
 
 def apply_correlations(spectrum: Tensor, D: Tensor) -> Tensor:
-    """Return A * D on the window of the atoms, which is free of wrap-around at side 2k−1."""
-    k = D.shape[-1]
-    size = (2 * k - 1, 2 * k - 1)
-    product = spectrum @ torch.fft.rfft2(D, s=size).permute(2, 3, 0, 1)  # (2k-1, k, M, C)
+    """Return A * D on the window of the atoms, free of wrap-around at sides 2kh−1 and 2kw−1."""
+    kh, kw = D.shape[2:]
+    size = (2 * kh - 1, 2 * kw - 1)
+    product = spectrum @ torch.fft.rfft2(D, s=size).permute(2, 3, 0, 1)  # (2kh-1, kw, M, C)
     whole: Tensor = torch.fft.irfft2(product.permute(2, 3, 0, 1), s=size)
-    return whole[..., :k, :k]
+    return whole[..., :kh, :kw]
 
 
 def _majorant(spectrum: Tensor) -> Tensor:

@@ -23,15 +23,16 @@ class CISTA(nn.Module):
     Parameters
     ----------
     kernels : Kernels
-        Initial values, copied.  S of side 2k−1 is exact.  S of side k is the paper's relaxation
-        and equals no ISTA.  With theta None, h = ReLU with θ = 0, as in the paper.  Otherwise θ is
-        learned, one per atom, and clamped to θ ≥ 0 where it is used.
+        Initial values, copied.  S of sides 2kh−1 and 2kw−1 is exact.  S of the atoms' sides is the
+        paper's relaxation and equals no ISTA.  With theta None, h = ReLU with θ = 0, as in the
+        paper.  Otherwise θ is learned, one per atom, and clamped to θ ≥ 0 where it is used.
     recursions : int
         K ≥ 0.
     nonneg : bool
         Non-negative codes.
-    padding : int
-        Zero padding of the image; k // 2 gives codes of the image's size.
+    padding : int or (int, int)
+        Zero padding of the image, or along each axis; half of the atom gives codes of the image's
+        size.
     recompute : bool
         Save memory: recompute the codes in the backward pass instead of storing them.
 
@@ -65,14 +66,15 @@ class CISTA(nn.Module):
         recursions: int,
         *,
         nonneg: bool = False,
-        padding: int = 0,
+        padding: int | tuple[int, int] = 0,
         recompute: bool = False,
     ) -> None:
         super().__init__()
         W, S, theta = kernels
         _check_kernels(W, S, theta)
         check_not_identity(theta, nonneg)
-        check_integer(padding, "padding")
+        for side in _both(padding):
+            check_integer(side, "padding")
         check_integer(recursions, "recursions")
         self.W = nn.Parameter(W.detach().clone())
         self.S = nn.Parameter(S.detach().clone())
@@ -83,7 +85,7 @@ class CISTA(nn.Module):
         self.recompute = recompute
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map images (B, C, H, W) to codes z_K (B, M, H+2p-k+1, W+2p-k+1)."""
+        """Map images (B, C, H, W), padded, to codes z_K (B, M, H-kh+1, W-kw+1)."""
         u, theta = self.drive(x)
         theta = None if theta is None else theta[:, None, None]
         run = recur_recomputed if self.recompute and torch.is_grad_enabled() else last_iterate
@@ -99,19 +101,24 @@ class CISTA(nn.Module):
         check_images(x)
         if x.shape[1] != self.W.shape[1]:
             raise ValueError(f"x has {x.shape[1]} channels but the block takes {self.W.shape[1]}")
-        if min(x.shape[-2:]) + 2 * self.padding < self.W.shape[-1]:
+        sizes = zip(x.shape[2:], _both(self.padding), self.W.shape[2:], strict=True)
+        if any(n + 2 * padding < k for n, padding, k in sizes):
             raise ValueError(f"an image of {tuple(x.shape[-2:])} is smaller than an atom")
         u = F.conv2d(x, self.W, padding=self.padding)
         return u, None if self.theta is None else self.theta.clamp(min=0)
 
     def extra_repr(self) -> str:
         """Describe the block in ``print(net)``."""
-        M, C, k, _ = self.W.shape
-        s = self.S.shape[-1]
+        M, C, kh, kw = self.W.shape
+        sh, sw = self.S.shape[2:]
         return (
-            f"M={M}, C={C}, k={k}, S={s}x{s}, K={self.recursions}, "
+            f"M={M}, C={C}, k={kh}x{kw}, S={sh}x{sw}, K={self.recursions}, "
             f"threshold={self.theta is not None}, nonneg={self.nonneg}, padding={self.padding}"
         )
+
+
+def _both(padding: int | tuple[int, int]) -> tuple[int, int]:
+    return padding if isinstance(padding, tuple) else (padding, padding)
 
 
 def _check_kernels(W: Tensor, S: Tensor, theta: Tensor | None) -> None:

@@ -113,8 +113,8 @@ def certify(S: Tensor, size: Size | None = None) -> Certificate:
 
     Parameters
     ----------
-    S : Tensor, shape (M, M, s, s)
-        Recursion kernel, s odd.
+    S : Tensor, shape (M, M, sh, sw)
+        Recursion kernel, sh and sw odd.
     size : (int, int), optional
         Height and width of the codes.  By default the bounds hold for every size, and are a few
         percent looser.

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from csc.checks import check_dictionary, check_finite, check_integer, check_size
+from csc.checks import check_dictionary, check_finite, check_integer, check_sides, check_size
 from csc.conv import gram
 from csc.recursion.kernel import Size, check_kernel, complement
 from csc.recursion.spectrum import operator_norm, responses, transpose
@@ -64,7 +64,7 @@ class Control(NamedTuple):
 class Nearest(NamedTuple):
     """The nearest ISTA that was found.
 
-    D : (M, C, k, k), atoms over √L; S : (M, M, s, s), its kernel S' = δ − DᵀD/L; distance,
+    D : (M, C, kh, kw), atoms over √L; S : (M, M, sh, sw), its kernel S' = δ − DᵀD/L; distance,
     operator : ‖S − S'‖/‖δ − S‖ in Frobenius and in operator norm.
     """
 
@@ -91,8 +91,8 @@ def symmetry_defect(S: Tensor) -> float:
 
     Parameters
     ----------
-    S : Tensor, shape (M, M, s, s)
-        Recursion kernel, s odd.
+    S : Tensor, shape (M, M, sh, sw)
+        Recursion kernel, sh and sw odd.
 
     Returns
     -------
@@ -121,8 +121,8 @@ def remains(S: Tensor, channels: int, size: Size) -> Remains:
 
     Parameters
     ----------
-    S : Tensor, shape (M, M, s, s)
-        Recursion kernel, s odd.
+    S : Tensor, shape (M, M, sh, sw)
+        Recursion kernel, sh and sw odd.
     channels : int
         C ≥ 1, the channels that W takes; ISTA's rank is at most C.
     size : (int, int)
@@ -153,8 +153,9 @@ def remains(S: Tensor, channels: int, size: Size) -> Remains:
     check_kernel(S)
     check_size(size)
     check_integer(channels, "channels", 1)
-    if min(size) < S.shape[-1]:
-        raise ValueError(f"the grid {tuple(size)} is smaller than S, {S.shape[-1]} pixels wide")
+    sh, sw = S.shape[2:]
+    if size[0] < sh or size[1] < sw:
+        raise ValueError(f"the grid {tuple(size)} is smaller than S, {sh}x{sw}")
     parts = torch.zeros(4, dtype=torch.float64, device=S.device)
     low, high, worst, largest = math.inf, -math.inf, 0.0, 0.0
     eye = torch.eye(S.shape[0], dtype=torch.complex128, device=S.device)
@@ -242,14 +243,14 @@ def shuffled(S: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
 
     Parameters
     ----------
-    S : Tensor, shape (M, M, s, s)
-        Recursion kernel, s odd.
+    S : Tensor, shape (M, M, sh, sw)
+        Recursion kernel, sh and sw odd.
     generator : torch.Generator, optional
         Source of the shuffle.
 
     Returns
     -------
-    Tensor, shape (M, M, s, s)
+    Tensor, shape (M, M, sh, sw)
 
     Raises
     ------
@@ -281,7 +282,7 @@ def shuffled(S: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
 def nearest_dictionary(
     S: Tensor,
     channels: int,
-    k: int,
+    k: int | tuple[int, int],
     *,
     crop: bool = False,
     start: Tensor | None = None,
@@ -294,14 +295,16 @@ def nearest_dictionary(
 
     Parameters
     ----------
-    S : Tensor, shape (M, M, s, s)
-        Recursion kernel, s odd.
-    channels, k : int
-        C and side of the atoms.  Their S has side 2k − 1.
+    S : Tensor, shape (M, M, sh, sw)
+        Recursion kernel, sh and sw odd.
+    channels : int
+        C of the atoms.
+    k : int or (int, int)
+        Side of the atoms, or their height and width.  Their S has sides 2kh − 1 and 2kw − 1.
     crop : bool
-        If 2k − 1 > s, compare only within the s×s support of S.  The paper's k×k S might be such a
-        crop of an ISTA's S; the crop itself belongs to no ISTA.
-    start : Tensor, shape (M, C, k, k), optional
+        If that is larger than S, compare only within the support of S.  The paper's k×k S might be
+        such a crop of an ISTA's S; the crop itself belongs to no ISTA.
+    start : Tensor, shape (M, C, kh, kw), optional
         Atoms to start from, such as W; they are scaled to fit.  Random by default.
     steps : int
         Largest number of steps, ≥ 1.
@@ -311,7 +314,7 @@ def nearest_dictionary(
     Returns
     -------
     Nearest
-        In float64.  Its S has side s if cropped, else the larger of s and 2k − 1.
+        In float64.  Its S has the sides of S if cropped, else the larger of these and 2k − 1.
 
     Raises
     ------
@@ -327,25 +330,27 @@ def nearest_dictionary(
     True
     """
     check_kernel(S)
-    for name, value in (("channels", channels), ("k", k), ("steps", steps)):
+    for name, value in (("channels", channels), ("steps", steps)):
         check_integer(value, name, 1)
-    shape = (S.shape[0], channels, k, k)
+    shape = (S.shape[0], channels, *check_sides(k))
     if start is None:
         start = torch.randn(shape, generator=generator, dtype=torch.float64).to(S.device)
     check_dictionary(start)
     check_finite(start, "start")
     if tuple(start.shape) != shape:
         raise ValueError(f"start must have shape {shape}, got {tuple(start.shape)}")
-    side = S.shape[-1] if crop else max(S.shape[-1], 2 * k - 1)
-    A = _sized(complement(S.detach().double()), side)
+    sides = (S.shape[2], S.shape[3])
+    if not crop:
+        sides = (max(sides[0], _gram_sides(start)[0]), max(sides[1], _gram_sides(start)[1]))
+    A = _sized(complement(S.detach().double()), sides)
     norm = float(A.norm())
     if not norm:
         raise ValueError("S is δ, the S of D = 0, so there is nothing to fit")
     D = start.detach().double()
-    G = _sized(gram(D), side)
+    G = _sized(gram(D), sides)
     D = D * math.sqrt(max(float((A * G).sum()) / max(float(G.square().sum()), 1e-300), 1e-6))
     D = _descend(D, A / norm, norm, steps)
-    found = _sized(gram(D), side)
+    found = _sized(gram(D), sides)
     operator = operator_norm(A - found) / operator_norm(A)
     return Nearest(D, complement(found), float((A - found).norm()) / norm, operator)
 
@@ -353,12 +358,12 @@ def nearest_dictionary(
 def gram_fit(kernels: Kernels) -> Fit:
     """Fit δ − S by scale·WᵀW, with WᵀW the Gram kernel of W taken as a dictionary.
 
-    The larger of the two kernels is cropped to the side of the other.  In ISTA the sides agree.
+    The larger of the two kernels is cropped to the sides of the other.  In ISTA the sides agree.
 
     Parameters
     ----------
     kernels : Kernels
-        W (M, C, k, k) and S (M, M, s, s).
+        W (M, C, kh, kw) and S (M, M, sh, sw).
 
     Returns
     -------
@@ -381,9 +386,9 @@ def gram_fit(kernels: Kernels) -> Fit:
     check_kernel(S)
     if W.shape[0] != S.shape[0]:
         raise ValueError(f"W has {W.shape[0]} atoms but S is for {S.shape[0]}")
-    side = min(S.shape[-1], 2 * W.shape[-1] - 1)
-    A = _sized(complement(S.detach().double()), side)
-    G = _sized(gram(W.detach().double()), side)
+    sides = (min(S.shape[2], _gram_sides(W)[0]), min(S.shape[3], _gram_sides(W)[1]))
+    A = _sized(complement(S.detach().double()), sides)
+    G = _sized(gram(W.detach().double()), sides)
     a, g, ag = float(A.norm()), float(G.norm()), float((A * G).sum())
     if not a or not g:
         raise ValueError("W or δ − S is zero, so their fit is undefined")
@@ -403,7 +408,7 @@ def problem_of(kernels: Kernels, *, tol: float = 1e-5) -> tuple[Tensor, Tensor, 
 
     Returns
     -------
-    D : Tensor, shape (M, C, k, k)
+    D : Tensor, shape (M, C, kh, kw)
         Dictionary.
     lam : Tensor, shape (M,)
         λ, zero if θ is None.
@@ -424,11 +429,12 @@ def problem_of(kernels: Kernels, *, tol: float = 1e-5) -> tuple[Tensor, Tensor, 
     """
     W, S, theta = kernels
     fit = gram_fit(kernels)
-    if S.shape[-1] != 2 * W.shape[-1] - 1 or fit.scale <= 0 or fit.residual > tol:
+    wanted, given = _gram_sides(W), (S.shape[2], S.shape[3])
+    if given != wanted or fit.scale <= 0 or fit.residual > tol:
         raise ValueError(
-            f"no problem has these kernels: W of side {W.shape[-1]} needs S = δ − L·WᵀW of side "
-            f"{2 * W.shape[-1] - 1}, got side {S.shape[-1]} and a relative distance of "
-            f"{fit.residual:.2g}; csc.distance.nearest_dictionary finds the nearest"
+            f"no problem has these kernels: S = δ − L·WᵀW has the sides {wanted}, got {given} and "
+            f"a relative distance of {fit.residual:.2g}; csc.distance.nearest_dictionary finds the "
+            "nearest"
         )
     lam = W.new_zeros(W.shape[0]) if theta is None else fit.scale * theta.detach().clamp(min=0)
     return fit.scale * W.detach(), lam, fit.scale
@@ -444,8 +450,8 @@ def _descend(D: Tensor, A: Tensor, norm: float, steps: int) -> Tensor:
 
     def loss() -> Tensor:
         optimizer.zero_grad()
-        value = (A - _sized(F.conv2d(D, D, padding=D.shape[-1] - 1), A.shape[-1]) / norm).square()
-        total = value.sum()
+        G = F.conv2d(D, D, padding=(D.shape[2] - 1, D.shape[3] - 1))
+        total = (A - _sized(G, (A.shape[2], A.shape[3])) / norm).square().sum()
         total.backward()  # type: ignore[no-untyped-call]
         return total
 
@@ -454,9 +460,15 @@ def _descend(D: Tensor, A: Tensor, norm: float, steps: int) -> Tensor:
     return D.detach()
 
 
-def _sized(kernel: Tensor, side: int) -> Tensor:
+def _gram_sides(D: Tensor) -> tuple[int, int]:
+    """Return the sides of the Gram kernel of atoms."""
+    return (2 * D.shape[2] - 1, 2 * D.shape[3] - 1)
+
+
+def _sized(kernel: Tensor, sides: tuple[int, int]) -> Tensor:
     """Crop or zero-pad a kernel around its centre."""
-    return F.pad(kernel, [(side - kernel.shape[-1]) // 2] * 4)
+    down, across = ((n - s) // 2 for n, s in zip(sides, kernel.shape[2:], strict=True))
+    return F.pad(kernel, [across, across, down, down])
 
 
 def _multiplicity(size: Size, device: torch.device) -> Tensor:

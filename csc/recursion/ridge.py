@@ -1,7 +1,7 @@
 """Recursion blocks whose codes minimise a stated convex problem, also after training.
 
 The kernel S of :class:`csc.CISTA` is free, so its trained codes minimise nothing.  The blocks here
-learn a dictionary D (M, p, k, k) and weights λ ≥ 0 instead of S.  With u = W ⊗ y,
+learn a dictionary D (M, p, kh, kw) and weights λ ≥ 0 instead of S.  With u = W ⊗ y,
 
     tied     ½‖y − D z‖² + Σ λ|z|                          z ← h(z + t Dᵀ(y − D z) − t λ)
     ridge    ½‖z‖² + ½‖D z‖² − ⟨u − λ, z⟩,  z ≥ 0          z ← relu(z − t (z + DᵀD z − u + λ))
@@ -18,7 +18,7 @@ In a stack of ridge blocks (layered basis pursuit), the codes of a block change 
 :meth:`RidgeBlock.project` scales D to ‖D‖² ≤ L after an optimizer step.  The forward pass relies
 on this bound and does not check it.
 
-Codes have the size of y.  D z is k // 2 pixels larger on each side, as in :mod:`csc.conv` with y
+Codes have the size of y.  D z is half an atom larger on each side, as in :mod:`csc.conv` with y
 extended by zeros.  So D and Dᵀ are exact adjoints, and the recursion equals that of (W, S, θ) at
 every pixel.
 
@@ -48,7 +48,7 @@ from csc.bounds import duality_gap, objective
 from csc.checks import check_dictionary, check_finite, check_images, check_weight
 from csc.conv import gram
 from csc.prox import shrink
-from csc.recursion.kernel import complement
+from csc.recursion.kernel import centre, check_odd, complement
 from csc.recursion.spectrum import grid_for_all_sizes
 from csc.recursion.unfold import Kernels, unfold
 
@@ -59,13 +59,13 @@ def norm_bound(kernel: Tensor) -> float:
     """Return an upper bound on the norm of a zero-padded convolution, for images of all sizes.
 
     The symbol of the kernel is a trigonometric polynomial of degree k // 2 per axis.  Its largest
-    singular value on N points per axis, times cos(π (k // 2)/N)⁻², bounds it everywhere
-    (:mod:`csc.recursion.spectrum`).
+    singular value on N points per axis, divided by cos(π (k // 2)/N) for each axis, bounds it
+    everywhere (:mod:`csc.recursion.spectrum`).
 
     Parameters
     ----------
-    kernel : Tensor, shape (n, m, k, k)
-        Kernel of a convolution from m to n maps, or dictionary of n atoms of m channels, k odd.
+    kernel : Tensor, shape (n, m, kh, kw)
+        Kernel of a convolution from m to n maps, or dictionary of n atoms of m channels, odd sides.
 
     Returns
     -------
@@ -84,10 +84,8 @@ def norm_bound(kernel: Tensor) -> float:
     """
     check_dictionary(kernel)
     check_finite(kernel, "kernel")
-    k = kernel.shape[-1]
-    if k % 2 == 0:
-        raise ValueError(f"the kernel must have an odd side, got {k}")
-    grid, factor = grid_for_all_sizes(k)
+    check_odd(kernel, "the kernel")
+    grid, factor = grid_for_all_sizes(kernel)
     K = kernel.detach().double()
     K = K if K.shape[0] <= K.shape[1] else K.transpose(0, 1)
     symbol = torch.fft.rfft2(K, s=grid).permute(2, 3, 0, 1)
@@ -115,9 +113,9 @@ class RidgeBlock(nn.Module):
 
     Parameters
     ----------
-    D : Tensor, shape (M, p, k, k)
-        Dictionary, k odd; copied, and scaled down to ‖D‖² ≤ `bound`.
-    W : Tensor, shape (M, C, k, k)
+    D : Tensor, shape (M, p, kh, kw)
+        Dictionary, odd sides; copied, and scaled down to ‖D‖² ≤ `bound`.
+    W : Tensor, shape (M, C, kh, kw)
         Input weights; copied.
     lam : Tensor, shape (M,)
         λ ≥ 0; copied.
@@ -129,7 +127,7 @@ class RidgeBlock(nn.Module):
     Raises
     ------
     ValueError, TypeError
-        If the shapes do not fit, k is even, or a number is out of range.
+        If the shapes do not fit, a side is even, or a number is out of range.
 
     Examples
     --------
@@ -169,7 +167,7 @@ class RidgeBlock(nn.Module):
     def codes(self, y: Tensor) -> Iterator[Tensor]:
         """Yield the codes z_0, …, z_K, each (B, M, H, W)."""
         t = self.step
-        u = F.conv2d(y, self.W * t, -t * self.lam, padding=self.W.shape[-1] // 2)
+        u = F.conv2d(y, self.W * t, -t * self.lam, padding=centre(self.W))
         return _iterates(u, self.D * math.sqrt(t), 1 - t, self.recursions)
 
     @torch.no_grad()
@@ -180,8 +178,8 @@ class RidgeBlock(nn.Module):
         """
         t = self.step
         S = complement(t * gram(self.D))
-        atoms, middle = torch.arange(len(S)), S.shape[-1] // 2
-        S[atoms, atoms, middle, middle] -= t
+        atoms = torch.arange(len(S))
+        S[(atoms, atoms, *centre(S))] -= t
         return Kernels(self.W * t, S, self.lam * t)
 
     @torch.no_grad()
@@ -205,9 +203,9 @@ class RidgeBlock(nn.Module):
         if tuple(z.shape) != wanted or bool((z < 0).any()):
             raise ValueError(f"z must be non-negative of shape {wanted}, got {tuple(z.shape)}")
         D, z = self.D.double(), z.double()
-        half = self.W.shape[-1] // 2
+        half = centre(self.W)
         v = F.conv2d(y.double(), self.W.double(), -self.lam.double(), padding=half)  # u − λ
-        image = F.conv_transpose2d(z, D)  # D z, (B, p, H + k − 1, W + k − 1)
+        image = F.conv_transpose2d(z, D)  # D z, (B, p, H+kh−1, W+kw−1)
         a = v - F.conv2d(image, D)
         objective = 0.5 * _squared(z) + 0.5 * _squared(image) - (v * z).sum((1, 2, 3))
         gap = 0.5 * _squared(z - a.relu()) + (z * (-a).relu()).sum((1, 2, 3))
@@ -221,20 +219,23 @@ class RidgeBlock(nn.Module):
     def as_problem(self, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return (x, D, λ) of the same problem, for the solvers of :mod:`csc`.
 
-        The dictionary is [D; δ], with p + M channels, and the image is [0; u], extended by k // 2
-        zeros.  ``csc.fista(x, D, lam, nonneg=True)`` minimises E(z) + ½‖u‖².
+        The dictionary is [D; δ], with p + M channels, and the image is [0; u], extended by half an
+        atom of zeros.  ``csc.fista(x, D, lam, nonneg=True)`` minimises E(z) + ½‖u‖².
         """
-        M, p, k, _ = self.D.shape
-        u = F.conv2d(y, self.W, padding=self.W.shape[-1] // 2)
+        M, p = self.D.shape[:2]
+        u = F.conv2d(y, self.W, padding=centre(self.W))
         x = torch.cat([u.new_zeros(len(u), p, *u.shape[2:]), u], 1)
-        frame = (k // 2,) * 4
-        delta = F.pad(torch.eye(M).to(self.D)[:, :, None, None], frame)
-        return F.pad(x, frame), torch.cat([self.D, delta], 1), self.lam.detach()
+        border = _border(self.D)
+        delta = F.pad(torch.eye(M).to(self.D)[:, :, None, None], border)
+        return F.pad(x, border), torch.cat([self.D, delta], 1), self.lam.detach()
 
     def extra_repr(self) -> str:
         """Describe the block in ``print(net)``."""
-        M, p, k, _ = self.D.shape
-        return f"M={M}, C={self.W.shape[1]}, p={p}, k={k}, K={self.recursions}, bound={self.bound}"
+        M, p, kh, kw = self.D.shape
+        return (
+            f"M={M}, C={self.W.shape[1]}, p={p}, k={kh}x{kw}, "
+            f"K={self.recursions}, bound={self.bound}"
+        )
 
 
 class StackCertificate(NamedTuple):
@@ -256,7 +257,7 @@ class RidgeStack(nn.Module):
     ----------
     blocks : sequence of RidgeBlock
         At least one; all take features of C channels.
-    back : sequence of Tensor, shape (C, M, k, k)
+    back : sequence of Tensor, shape (C, M, kh, kw)
         H_b, one fewer than blocks; copied.
 
     Raises
@@ -318,7 +319,7 @@ class RidgeStack(nn.Module):
             yield y, z
             if b < len(self.back):
                 H = self.back[b]
-                y = y + F.conv2d(z, H, padding=H.shape[-1] // 2)
+                y = y + F.conv2d(z, H, padding=centre(H))
 
 
 class TiedBlock(nn.Module):
@@ -326,8 +327,8 @@ class TiedBlock(nn.Module):
 
     Parameters
     ----------
-    D : Tensor, shape (M, C, k, k)
-        Dictionary, k odd; copied, and scaled down to ‖D‖² ≤ `bound`.
+    D : Tensor, shape (M, C, kh, kw)
+        Dictionary, odd sides; copied, and scaled down to ‖D‖² ≤ `bound`.
     lam : Tensor, shape (M,)
         λ ≥ 0; copied.
     recursions : int
@@ -342,7 +343,7 @@ class TiedBlock(nn.Module):
     Raises
     ------
     ValueError, TypeError
-        If the shapes do not fit, k is even, or a number is out of range.
+        If the shapes do not fit, a side is even, or a number is out of range.
 
     Examples
     --------
@@ -390,7 +391,7 @@ class TiedBlock(nn.Module):
     def codes(self, y: Tensor) -> Iterator[Tensor]:
         """Yield the codes z_0, …, z_K, each (B, M, H, W)."""
         t = self.step
-        u = F.conv2d(y, self.D * t, padding=self.D.shape[-1] // 2)
+        u = F.conv2d(y, self.D * t, padding=centre(self.D))
         threshold = (t * self.lam).view(-1, 1, 1)
         D = self.D * math.sqrt(t)
         return _iterates(u, D, 1.0, self.recursions, threshold=threshold, nonneg=self.nonneg)
@@ -415,12 +416,12 @@ class TiedBlock(nn.Module):
     @torch.no_grad()
     def as_problem(self, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return (x, D, λ) of the same problem, for the solvers of :mod:`csc`: x is y, extended."""
-        return F.pad(y, (self.D.shape[-1] // 2,) * 4), self.D.detach(), self.lam.detach()
+        return F.pad(y, _border(self.D)), self.D.detach(), self.lam.detach()
 
     def extra_repr(self) -> str:
         """Describe the block in ``print(net)``."""
-        M, C, k, _ = self.D.shape
-        return f"M={M}, C={C}, k={k}, K={self.recursions}, bound={self.bound}"
+        M, C, kh, kw = self.D.shape
+        return f"M={M}, C={C}, k={kh}x{kw}, K={self.recursions}, bound={self.bound}"
 
 
 def _iterates(
@@ -433,14 +434,14 @@ def _iterates(
     nonneg: bool = True,
 ) -> Iterator[Tensor]:
     """Yield z_0 = h(u), z_k = h(u + decay z_{k−1} − DᵀD z_{k−1}) for k ≤ K."""
-    half = D.shape[-1] // 2
+    border, half = _border(D), centre(D)
     # D z is a convolution with the flipped kernel, on many CPUs faster than a transposed one.
-    # Half of the padding is done before it, because oneDNN is slow with padding above k // 2.
+    # Half of the padding is done before it, because oneDNN is slow with padding above that.
     synthesis = D.transpose(0, 1).flip(2, 3).contiguous(memory_format=torch.channels_last)
     z = u.relu() if threshold is None else shrink(u, threshold, nonneg=nonneg)
     yield z
     for _ in range(K):
-        image = F.conv2d(F.pad(z, (half,) * 4), synthesis, padding=half)  # D z, k − 1 larger
+        image = F.conv2d(F.pad(z, border), synthesis, padding=half)  # D z, larger than z
         a = torch.add(u, z, alpha=decay).sub_(F.conv2d(image, D))
         z = a.relu_() if threshold is None else shrink(a, threshold, nonneg=nonneg)
         yield z
@@ -466,8 +467,7 @@ def _check_block(D: Tensor, W: Tensor, lam: Tensor, recursions: int, bound: floa
     for name, kernel in (("D", D), ("W", W)):
         check_dictionary(kernel)
         check_finite(kernel, name)
-        if kernel.shape[-1] % 2 == 0:
-            raise ValueError(f"{name} must have an odd side, got {kernel.shape[-1]}")
+        check_odd(kernel, name)
     if len(D) != len(W) or tuple(lam.shape) != (len(D),):
         raise ValueError(
             f"D, W and lam must have the same number of atoms, got {len(D)}, {len(W)} and "
@@ -476,6 +476,12 @@ def _check_block(D: Tensor, W: Tensor, lam: Tensor, recursions: int, bound: floa
     check_weight(lam, (1, len(D), 1, 1))
     if recursions < 0 or not 0 < bound < math.inf:
         raise ValueError(f"recursions must be ≥ 0 and bound > 0, got {recursions} and {bound}")
+
+
+def _border(kernel: Tensor) -> tuple[int, int, int, int]:
+    """Return the padding of `F.pad` by half a kernel on each side."""
+    down, across = centre(kernel)
+    return (across, across, down, down)
 
 
 def _squared(z: Tensor) -> Tensor:

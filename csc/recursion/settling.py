@@ -26,7 +26,7 @@ from csc.checks import (
 from csc.prox import shrink
 from csc.recursion.cista import CISTA
 from csc.recursion.contraction import Certificate, certify
-from csc.recursion.kernel import check_kernel, check_recursion
+from csc.recursion.kernel import centre, check_kernel, check_recursion
 from csc.recursion.unfold import iterates, last_iterate
 
 _GROWTH = 1e6  # ‖z_k‖/‖z_0‖ at which a run counts as growing and ends
@@ -177,8 +177,8 @@ def local_rates(
 
     Parameters
     ----------
-    S : Tensor, shape (M, M, s, s)
-        Recursion kernel, s odd.
+    S : Tensor, shape (M, M, sh, sw)
+        Recursion kernel, sh and sw odd.
     active : Tensor of bool, shape (B, M, h, w)
         True where h(u + S z) is not zero, such as ``z_K != 0``.  The result is the largest over
         the batch.
@@ -365,11 +365,11 @@ def _unit(v: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _apply(S: Tensor, z: Tensor) -> Tensor:
-    return F.conv2d(z, S, padding=S.shape[-1] // 2)
+    return F.conv2d(z, S, padding=centre(S))
 
 
 def _transposed(S: Tensor, z: Tensor) -> Tensor:
-    return F.conv_transpose2d(z, S, padding=S.shape[-1] // 2)
+    return F.conv_transpose2d(z, S, padding=centre(S))
 
 
 def _check(u: Tensor, S: Tensor, theta: Tensor | None, nonneg: bool) -> None:

@@ -7,12 +7,12 @@ On a periodic grid, z ↦ S ⊗ z is an M×M matrix at each frequency ω,
 Its norm is max_ω σ_max(Ŝ(ω)).  The symmetric part (S + Sᵀ)/2 has the eigenvalues of (Ŝ + Ŝᴴ)/2.
 
 The recursion itself pads with zeros.  On h×w codes it equals three steps: embed the codes in a
-periodic grid of (h+s−1)×(w+s−1), convolve, cut out.  Its norm and its Rayleigh quotients therefore
-lie within those of the periodic operator on that grid, or on any larger one.
+periodic grid of (h+sh−1)×(w+sw−1), convolve, cut out.  Its norm and its Rayleigh quotients
+therefore lie within those of the periodic operator on that grid, or on any larger one.
 
 Without a size, the bounds hold for codes of all sizes.  Each ⟨a, Ŝ(ω) b⟩ is a trigonometric
-polynomial of degree s // 2 per axis.  Its supremum is at most cos(π (s // 2)/N)⁻² times its largest
-modulus on N points per axis.
+polynomial, of degrees sh // 2 and sw // 2.  On N points along an axis of degree n, its supremum is
+at most 1/cos(π n/N) times its largest modulus; the factors of both axes multiply.
 
 References
 ----------
@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from csc.checks import check_size
-from csc.recursion.kernel import Size, check_kernel
+from csc.recursion.kernel import Size, centre, check_kernel
 
 _ENTRIES = 2**21  # of the complex matrices in memory at a time: 32 MB
 _POINTS = 16  # per axis and unit of degree, for bounds at all sizes: a factor of 1.039
@@ -38,10 +38,10 @@ def response(S: Tensor, size: Size) -> Tensor:
 
     Parameters
     ----------
-    S : Tensor, shape (M, M, s, s)
-        Recursion kernel, s odd.
+    S : Tensor, shape (M, M, sh, sw)
+        Recursion kernel, sh and sw odd.
     size : (int, int)
-        Height and width H, W of the grid.  On a grid smaller than s the kernel wraps around.
+        Height and width H, W of the grid.  On a grid smaller than S the kernel wraps around.
 
     Returns
     -------
@@ -74,14 +74,14 @@ def operator_norm(S: Tensor, size: Size | None = None, *, periodic: bool = False
 
     Parameters
     ----------
-    S : Tensor, shape (M, M, s, s)
-        Recursion kernel, s odd.
+    S : Tensor, shape (M, M, sh, sw)
+        Recursion kernel, sh and sw odd.
     size : (int, int), optional
         Height and width of the codes; by default the bound holds for every size.
     periodic : bool
         Return the exact norm of the periodic operator on the grid of `size`.  By default codes are
         padded with zeros, as in :func:`csc.recur`.  The bound is then the norm of the periodic
-        operator on a grid larger by s − 1.
+        operator on a grid larger by sh − 1 and sw − 1.
 
     Returns
     -------
@@ -199,12 +199,12 @@ def transpose(S: Tensor) -> Tensor:
 
     Parameters
     ----------
-    S : Tensor, shape (M, M, s, s)
-        Recursion kernel, s odd.
+    S : Tensor, shape (M, M, sh, sw)
+        Recursion kernel, sh and sw odd.
 
     Returns
     -------
-    Tensor, shape (M, M, s, s)
+    Tensor, shape (M, M, sh, sw)
 
     Raises
     ------
@@ -229,33 +229,34 @@ def _eigenvalues(S: Tensor, size: Size) -> Iterator[Tensor]:
 def _grid(S: Tensor, size: Size | None, periodic: bool) -> tuple[Size, float]:
     """Return a periodic grid, and a factor that extends its bound to all other frequencies."""
     check_kernel(S)
-    s = S.shape[-1]
     if size is None:
         if periodic:
             raise ValueError("periodic codes need a size (height, width); or drop periodic=True")
-        return grid_for_all_sizes(s)
+        return grid_for_all_sizes(S)
     check_size(size)
-    edge = 0 if periodic else s - 1
-    return (size[0] + edge, size[1] + edge), 1.0
+    edges = (0, 0) if periodic else (S.shape[2] - 1, S.shape[3] - 1)
+    return (size[0] + edges[0], size[1] + edges[1]), 1.0
 
 
-def grid_for_all_sizes(side: int) -> tuple[Size, float]:
-    """Return a grid for kernels of a side, and the factor from its bound to all frequencies."""
-    N, degree = _POINTS * max(1, side // 2), side // 2
-    return (N, N), math.cos(math.pi * degree / N) ** -2
+def grid_for_all_sizes(kernel: Tensor) -> tuple[Size, float]:
+    """Return a grid for a kernel, and the factor from its bound to all frequencies."""
+    degrees = centre(kernel)
+    H, W = (_POINTS * max(1, degree) for degree in degrees)
+    angles = (math.pi * degree / n for degree, n in zip(degrees, (H, W), strict=True))
+    return (H, W), 1 / math.prod(map(math.cos, angles))
 
 
 def _responses(S: Tensor, size: Size) -> Iterator[Tensor]:
-    (H, W), s = size, S.shape[-1]
+    (H, W), (sh, sw) = size, S.shape[2:]
     kernel = S.detach().to(torch.complex128)
-    t = torch.arange(s, dtype=torch.float64, device=S.device) - s // 2
 
-    def waves(n: int, count: int) -> Tensor:
+    def waves(n: int, count: int, s: int) -> Tensor:
         omega = 2 * torch.pi * torch.arange(count, dtype=torch.float64, device=S.device) / n
+        t = torch.arange(s, dtype=torch.float64, device=S.device) - s // 2
         return torch.exp(1j * omega[:, None] * t)  # (count, s)
 
-    down, across = waves(H, H), waves(W, W // 2 + 1)
-    half = torch.einsum("ijab,qb->qaij", kernel, across)  # (W//2+1, s, M, M)
+    down, across = waves(H, H, sh), waves(W, W // 2 + 1, sw)
+    half = torch.einsum("ijab,qb->qaij", kernel, across)  # (W//2+1, sh, M, M)
     rows = max(1, _ENTRIES // (half.shape[0] * kernel.shape[0] ** 2))
     for part in torch.split(down, rows):
         yield torch.einsum("pa,qaij->pqij", part, half)

@@ -5,9 +5,9 @@ Multiply out the step of convolutional ISTA (Zhang, Liu, Yu, *CRNet*, 2019, eq. 
     z ← h_θ(z + Dᵀ(x − D z)/L) = h_θ(W ⊗ x + S ⊗ z),
     W = Dᵀ/L,   S = δ − DᵀD/L,   θ = λ/L.
 
-The exact S of k×k atoms has side 2k−1.  The paper prints side k; such an S is a learned relaxation
-and equals no ISTA, see :class:`csc.CISTA`.  The equation also needs a grid on which DᵀD is a
-convolution.  That of :mod:`csc.conv` is one, with S applied with zero padding k−1.
+The exact S of kh×kw atoms has sides 2kh−1 and 2kw−1.  The paper prints side k; such an S is a
+learned relaxation and equals no ISTA, see :class:`csc.CISTA`.  The equation also needs a grid on
+which DᵀD is a convolution.  That of :mod:`csc.conv` is one, with zero padding of kh−1 and kw−1.
 
 The paper starts from z_0 = h(W ⊗ x) and recurs K times, which is K + 1 steps of ISTA from zero.
 """
@@ -32,14 +32,14 @@ from csc.checks import (
 )
 from csc.conv import gram
 from csc.prox import shrink
-from csc.recursion.kernel import check_recursion, complement
+from csc.recursion.kernel import centre, check_recursion, complement
 
 
 class Kernels(NamedTuple):
     """The two kernels and the threshold of an unfolded ISTA.
 
-    W : (M, C, k, k), correlated with the image; S : (M, M, s, s), s odd, correlated with the
-    codes; theta : (M,), or None for θ = 0, as in the paper.
+    W : (M, C, kh, kw), correlated with the image; S : (M, M, sh, sw), sh and sw odd, correlated
+    with the codes; theta : (M,), or None for θ = 0, as in the paper.
     """
 
     W: Tensor
@@ -52,7 +52,7 @@ def unfold(D: Tensor, lam: Weight, L: float) -> Kernels:
 
     Parameters
     ----------
-    D : Tensor, shape (M, C, k, k)
+    D : Tensor, shape (M, C, kh, kw)
         Dictionary.
     lam : float or Tensor, shape () or (M,)
         Weight λ ≥ 0 of the ℓ1 norm.
@@ -62,7 +62,7 @@ def unfold(D: Tensor, lam: Weight, L: float) -> Kernels:
     Returns
     -------
     Kernels
-        W (M, C, k, k), S (M, M, 2k-1, 2k-1), theta (M,).
+        W (M, C, kh, kw), S (M, M, 2kh-1, 2kw-1), theta (M,).
 
     Raises
     ------
@@ -100,8 +100,8 @@ def recur(u: Tensor, S: Tensor, theta: Tensor | None, K: int, *, nonneg: bool = 
     ----------
     u : Tensor, shape (B, M, h, w)
         W ⊗ x, computed once.
-    S : Tensor, shape (M, M, s, s)
-        Recursion kernel, s odd, applied with zero padding s // 2.
+    S : Tensor, shape (M, M, sh, sw)
+        Recursion kernel, sh and sw odd, applied with zero padding sh // 2 and sw // 2.
     theta : Tensor, shape () or (M,), or None
         Threshold.  None means θ = 0 and needs `nonneg`: h is then the ReLU of eq. 10.
     K : int
@@ -116,7 +116,7 @@ def recur(u: Tensor, S: Tensor, theta: Tensor | None, K: int, *, nonneg: bool = 
     Raises
     ------
     ValueError, TypeError
-        If shapes do not fit, s is even, K is negative, or h would be the identity.
+        If shapes do not fit, a side of S is even, K is negative, or h would be the identity.
 
     Examples
     --------
@@ -189,7 +189,7 @@ def _threshold(a: Tensor, theta: Tensor | None, nonneg: bool) -> Tensor:
 
 def _step(z: Tensor, u: Tensor, S: Tensor, theta: Tensor | None, nonneg: bool) -> Tensor:
     """Return h(u + S ⊗ z)."""
-    a = F.conv2d(z, S, padding=S.shape[-1] // 2).add_(u)
+    a = F.conv2d(z, S, padding=centre(S)).add_(u)
     return a.relu_() if theta is None else shrink(a, theta, nonneg=nonneg)
 
 

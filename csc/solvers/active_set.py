@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
 from csc.compiled.records import Active, Floats, Ints, Marks, Span
 from csc.compiled.threads import together
@@ -53,6 +54,7 @@ class ActiveSet:
 
         self.kernels = kernels
         self.problem, self.image = p, image.Image(p, threads)
+        self.ridge = self.image.scalar(p.penalty.ridge)
         self.in_list: Marks = np.zeros(self.image.codes, bool)
         at, values = np.zeros((3, 0), np.int32), np.zeros(0, self.image.dtype)
         if start is not None:
@@ -99,7 +101,7 @@ class ActiveSet:
         def run(span: Span) -> None:
             self.kernels.sweep(
                 self.r, image.mask, image.atoms, self.active, image.weights.nonneg,
-                image.scalar(factor), span, epochs,
+                image.scalar(factor), self.ridge, span, epochs,
             )  # fmt: skip
 
         self._striped(run, epochs)
@@ -140,9 +142,9 @@ class ActiveSet:
         self, on: NDArray[np.intp], signs: Floats, steps: int
     ) -> tuple[Floats, Floats]:
         """Return the change of the codes `on` with these signs, and the residual after it."""
-        inverse = 1 / self.active.norm2[on]
+        inverse = 1 / (self.active.norm2[on] + self.ridge)
         r = self.r.copy()
-        b = self._gather(r)[on] - self.active.lam[on] * signs
+        b = self._gather(r)[on] - self.active.lam[on] * signs - self.ridge * self.active.values[on]
         direction, change = inverse * b, np.zeros_like(b)
         slope = float(b @ direction)
         codes = np.zeros_like(self.active.values)
@@ -152,7 +154,7 @@ class ActiveSet:
             codes[on] = -direction
             image = np.zeros_like(r)
             self._subtract(image, codes)
-            curved = self._gather(image)[on]
+            curved = self._gather(image)[on] + self.ridge * direction
             curvature = float(direction @ curved)
             # A direction that does not change the image, as between equal atoms, gains nothing.
             if not curvature > np.finfo(r.dtype).eps * float(direction @ (direction / inverse)):
@@ -194,22 +196,22 @@ class ActiveSet:
         together(run, seams)
 
     def _split(self, epochs: int) -> tuple[list[Span], list[Span]]:
-        """Cut the list into stripes of rows, and the seams of k − 1 rows between them.
+        """Cut the list into stripes of rows, and the seams of kh − 1 rows between them.
 
         Windows of different stripes share no pixel, and neither do those of different seams.
         """
         sorted_rows = self.active.rows
-        n, k = len(sorted_rows), self.image.k
+        n, kh = len(sorted_rows), self.image.kh
         T = self.image.threads if n * epochs >= PARALLEL_FROM else 1
         stripes, seams, low, row = [], [], 0, 0
         for t in range(1, T):
             cut = int(sorted_rows[n * t // T])
-            if cut - row < k:
+            if cut - row < kh:
                 continue
-            a, b = np.searchsorted(sorted_rows, (cut, cut + k - 1))
+            a, b = np.searchsorted(sorted_rows, (cut, cut + kh - 1))
             stripes.append((low, int(a)))
             seams.append((int(a), int(b)))
-            low, row = int(b), cut + k - 1
+            low, row = int(b), cut + kh - 1
         stripes.append((low, n))
         return stripes, seams
 
@@ -225,8 +227,11 @@ class ActiveSet:
     def objective(self) -> float:
         """Return P(z)."""
         values = self.active.values
-        l1 = self.kernels.inner(self.active.lam, np.abs(values), len(values))
-        return 0.5 * self._inner(self.r, self.r) + float(l1)
+        n = len(values)
+        l1 = self.kernels.inner(self.active.lam, np.abs(values), n)
+        l2 = self.kernels.inner(values, values, n)
+        squared = self._inner(self.r, self.r)
+        return 0.5 * squared + float(l1) + 0.5 * float(self.ridge) * float(l2)
 
     def dual(self, r: Floats, ratio: float) -> Dual:
         """Return the best feasible multiple of r, given max |Dᵀr|/λ where λ > 0."""
@@ -239,6 +244,11 @@ class ActiveSet:
         value = float(dual_value(xr, rr, dual_scale(xr, rr, largest)))
         return Dual(value, r.copy(), ratio)
 
+    def ridge_dual(self) -> float:
+        """Return Δ at the best multiple of the residual, for a ridge μ > 0."""
+        r = self.image.tensor(self.r)
+        return float(self.problem.best_dual(r, F.conv2d(r, self.problem.D))[1])
+
     def _inner(self, a: Floats, b: Floats) -> float:
         return float(self.kernels.inner(a, b, self.image.n))
 
@@ -247,16 +257,19 @@ class ActiveSet:
         a = self.active
         values = a.values.astype(np.float64)
         norms = np.bincount(a.atoms, values**2, len(self.in_list)) ** 0.5
-        l1 = float(a.lam.astype(np.float64) @ np.abs(values))
-        return CodeSizes(torch.tensor([l1], dtype=torch.float64), torch.from_numpy(norms)[None])
+        penalty = float(a.lam.astype(np.float64) @ np.abs(values))
+        penalty += 0.5 * self.problem.penalty.ridge * float(values @ values)
+        return CodeSizes(
+            torch.tensor([penalty], dtype=torch.float64), torch.from_numpy(norms)[None]
+        )
 
     def residual(self) -> Tensor:
         """Return x − D z afresh, in float64, (1, C, H, W)."""
         p, a = self.problem, self.active
         x, D = p.x.double(), p.D.double()
-        C, (H, W), k = x.shape[1], p.size, D.shape[-1]
-        down, across = np.ogrid[:k, :k]
-        window = (np.arange(C)[:, None, None] * H + down) * W + across  # (C, k, k)
+        C, (H, W), (kh, kw) = x.shape[1], p.size, D.shape[2:]
+        down, across = np.ogrid[:kh, :kw]
+        window = (np.arange(C)[:, None, None] * H + down) * W + across  # (C, kh, kw)
         image = np.zeros(x.numel())
         on = np.flatnonzero(a.values)
         for first in range(0, len(on), WINDOWS):

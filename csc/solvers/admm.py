@@ -27,6 +27,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from csc.checks import Weight, code_shape
+from csc.penalty import check_no_penalty
 from csc.precision import full_precision
 from csc.problem import Gap, Problem, pose
 from csc.solution import Solution
@@ -48,6 +49,8 @@ def admm(
     *,
     nonneg: bool = False,
     mask: Tensor | None = None,
+    ridge: float = 0.0,
+    groups: Tensor | None = None,
     start: Tensor | None = None,
     max_iter: int = 10_000,
     tol: float = 1e-4,
@@ -55,7 +58,8 @@ def admm(
 ) -> Solution:
     """Minimise ½‖x − D z‖² + λ‖z‖₁ by sporco's ADMM in the Fourier domain.
 
-    Parameters, Returns, Raises and Warns are those of :func:`csc.ista`.
+    Parameters, Returns, Raises and Warns are those of :func:`csc.ista`.  `ridge` and `groups` are
+    refused.
 
     Notes
     -----
@@ -75,6 +79,7 @@ def admm(
     >>> torch.allclose(a.objective, b.objective, rtol=1e-6)
     True
     """
+    check_no_penalty("admm", ridge=ridge, groups=groups)
     p = pose(x, D, lam, nonneg=nonneg, mask=mask)
     z = p.start(start, max_iter, tol)
     if x.dtype not in (torch.float32, torch.float64):
@@ -131,7 +136,7 @@ def _unit_problem(p: Problem) -> tuple[Problem, Tensor]:
     """Return the problem at unit size, in float64 on the CPU, and z/z' (B, M, 1, 1)."""
     p = p.double()
     mask = None if p.mask is None else p.mask.cpu()
-    p = Problem(p.x.cpu(), p.D.cpu(), p.lam.cpu(), p.nonneg, mask)
+    p = Problem(p.x.cpu(), p.D.cpu(), p.penalty.to(torch.float64, "cpu"), mask)
     size = p.x.abs().amax((1, 2, 3))
     size = torch.where(size > 0, size, 1.0)[:, None, None, None]  # (B, 1, 1, 1)
     norms = p.D.square().sum((1, 2, 3)).sqrt()
@@ -142,8 +147,23 @@ def _unit_problem(p: Problem) -> tuple[Problem, Tensor]:
     else:
         relative = torch.ones_like(weights)
     atoms = (norms * relative.sqrt())[:, None, None]  # (M, 1, 1)
-    unit = Problem(p.x / size, p.D / atoms[..., None], p.lam / (size * atoms), p.nonneg, p.mask)
-    return unit, size / atoms
+    penalty = p.penalty._replace(lam=p.lam / (size * atoms))
+    unit = Problem(p.x / size, p.D / atoms[..., None], penalty, p.mask)
+    return _widened(unit), size / atoms
+
+
+def _widened(p: Problem) -> Problem:
+    """Return the same problem with atoms larger than one pixel along both axes, or along none.
+
+    Along an axis where atoms have one pixel, sporco's ``NoBndryCross`` would zero every code.  So a
+    row or column of zeros is added there to atoms and images, and the codes stay the same.
+    """
+    kh, kw = p.D.shape[2:]
+    if kh == kw == 1:
+        return p
+    extra = (0, int(kw == 1), 0, int(kh == 1))
+    mask = p.mask if p.mask is None else F.pad(p.mask.expand_as(p.x), extra)
+    return Problem(F.pad(p.x, extra), F.pad(p.D, extra), p.penalty, mask)
 
 
 def _typical_weight(unit: Problem) -> float:
@@ -171,10 +191,12 @@ def _solver(
     max_iter: int,
     after_step: Callable[[Any], bool],
 ) -> Any:
-    """Build sporco's solver: images (H, W, C, B, 1), atoms (k, k, C, M), codes (H, W, 1, B, M)."""
+    """Build sporco's solver.
+
+    Images are (H, W, C, B, 1), atoms (kh, kw, C, M), codes (H, W, 1, B, M).
+    """
     from sporco.admm import cbpdn
 
-    k = p.D.shape[-1]
     options: dict[str, Any] = {
         "MaxMainIter": max_iter,
         "RelStopTol": 0.0,
@@ -184,7 +206,7 @@ def _solver(
         "AutoRho": {"Enabled": True, "Period": 10},
         "NonNegCoef": p.nonneg,
         # With 1×1 atoms nothing can cross, and sporco would zero every code.
-        "NoBndryCross": k > 1,
+        "NoBndryCross": p.D.shape[2] > 1,
         "Callback": after_step,
     }
     if typical > 0:
@@ -210,9 +232,9 @@ def _set_start(solver: Any, p: Problem, start: Tensor, rho: float) -> None:
     At the optimum the scaled dual variable is Dᵀ(x − D z)/ρ.  It is within λ/ρ, except where an
     atom would wrap around and the code is held at zero.
     """
-    k = p.D.shape[-1]
+    kh, kw = p.D.shape[2:]
     r = p.residual(start)
-    dual = F.conv2d(F.pad(r, [0, k - 1, 0, k - 1], mode="circular"), p.D)
+    dual = F.conv2d(F.pad(r, [0, kw - 1, 0, kh - 1], mode="circular"), p.D)
     inside = dual[..., : start.shape[2], : start.shape[3]]
     torch.minimum(inside, p.lam, out=inside)
     if not p.nonneg:
@@ -234,6 +256,6 @@ def _to_sporco(z: Tensor, p: Problem) -> NDArray[np.float64]:
 
 
 def _from_sporco(Y: NDArray[np.float64], p: Problem) -> Tensor:
-    k = p.D.shape[-1]
-    inside = Y[: p.size[0] - k + 1, : p.size[1] - k + 1, 0]  # (h, w, B, M)
+    h, w = code_shape(p.x, p.D)[2:]
+    inside = Y[:h, :w, 0]  # (h, w, B, M)
     return torch.from_numpy(np.array(inside.transpose(2, 3, 0, 1)))

@@ -2,7 +2,7 @@
 
 The residual r = x − D z is kept as an image.  One coordinate is minimised exactly,
 
-    g = ⟨d_m, r at p⟩ + ‖d_m‖² z,     z ← h_{λ}(g)/‖d_m‖²,     r ← r − (change of z) d_m at p,
+    g = ⟨d_m, r at p⟩ + ‖d_m‖² z,     z ← h_λ(g)/(‖d_m‖² + μ),     r ← r − (change of z) d_m at p,
 
 at the cost of one window of pixels.  Sweeps visit an active set only.  Now and then a dense pass
 computes Dᵀr, adds coordinates with |Dᵀr| > λ, and estimates the gap.  λ comes down to its value
@@ -15,7 +15,8 @@ non-zero codes, and resolve groups of overlapping atoms, where coordinate descen
 The dual point is better than a multiple of the residual.  Scaling the residual to feasibility is
 ruined by its single worst correlation, so we project it instead.  The feasible point nearest to r
 is r − D c with c = argmin ½‖r − D c‖² + λ‖c‖₁.  That is a problem of the same kind with a very
-sparse solution, and a few epochs come near enough.
+sparse solution, and a few epochs come near enough.  With a ridge every multiple of the residual is
+feasible, and the best one is taken.
 
 Many updates leave rounding in r.  So r is recomputed from the codes before a gap is estimated, and
 the certificate is computed in float64 from the codes that are returned.
@@ -35,6 +36,7 @@ from torch import Tensor
 
 from csc.checks import Weight, check_integer
 from csc.compiled.threads import one_torch_thread
+from csc.penalty import check_no_penalty
 from csc.precision import full_precision
 from csc.problem import Gap, Problem, pose
 from csc.solution import Solution
@@ -59,15 +61,18 @@ def coordinate_descent(
     *,
     nonneg: bool = False,
     mask: Tensor | None = None,
+    ridge: float = 0.0,
+    groups: Tensor | None = None,
     start: Tensor | None = None,
     max_iter: int = 10_000,
     tol: float = 1e-4,
     on_step: OnStep | None = None,
     threads: int | None = None,
 ) -> Solution:
-    """Minimise ½‖x − D z‖² + λ‖z‖₁ by coordinate descent on an active set.
+    """Minimise ½‖x − D z‖² + λ‖z‖₁ + ½μ‖z‖² by coordinate descent on an active set.
 
-    Parameters, Returns and Raises are those of :func:`csc.ista`, except:
+    Parameters, Returns and Raises are those of :func:`csc.ista`, except that `groups` is refused,
+    and:
 
     Parameters
     ----------
@@ -98,8 +103,9 @@ def coordinate_descent(
     """
     if threads is not None:
         check_integer(threads, "threads", least=1)
+    check_no_penalty("coordinate_descent", groups=groups)
     with one_torch_thread() as team:
-        p = pose(x, D, lam, nonneg=nonneg, mask=mask)
+        p = pose(x, D, lam, nonneg=nonneg, mask=mask, ridge=ridge)
         p.check_run(start, max_iter, tol)
         if x.dtype not in (torch.float32, torch.float64):
             raise TypeError(f"coordinate descent is in float32 or float64, got {x.dtype}")
@@ -156,12 +162,17 @@ def _solve(
         added, ratio = active.dense_pass(factor)
         if arrived or epochs >= max_iter:
             previous, objective = objective, active.objective()
-            best = best.better(active.dual(active.r, ratio))
-            if epochs in (0, max_iter) or previous - objective <= SETTLED * tol * objective:
-                best = best.better(active.project(nearby))
+            settled = previous - objective <= SETTLED * tol * objective
+            if p.penalty.ridge:
+                value = active.ridge_dual() if settled or epochs in (0, max_iter) else -np.inf
+            else:
+                best = best.better(active.dual(active.r, ratio))
+                if settled or epochs in (0, max_iter):
+                    best = best.better(active.project(nearby))
+                value = best.value
             estimate = Gap(
                 torch.tensor([objective], dtype=torch.float64),
-                torch.tensor([objective - best.value], dtype=torch.float64),
+                torch.tensor([objective - value], dtype=torch.float64),
             )
             if stopping.over(epochs, active.codes(), active.image.tensor(active.r), estimate):
                 return stopping.solution()
@@ -178,6 +189,8 @@ def _solve(
 
 def _certify(p: Problem, z: Tensor, active: ActiveSet, best: Dual, tol: float) -> Gap:
     """Return the certificate of the codes z of the active set."""
+    if p.penalty.ridge:
+        return p.certify(z)
     dual = active.image.tensor(best.image)
     if not np.isfinite(best.ratio):
         return p.certify(z, dual, tol)

@@ -56,13 +56,15 @@ def fista(
     *,
     nonneg: bool = False,
     mask: Tensor | None = None,
+    ridge: float = 0.0,
+    groups: Tensor | None = None,
     start: Tensor | None = None,
     max_iter: int = 10_000,
     tol: float = 1e-4,
     on_step: OnStep | None = None,
     bfloat16: bool = False,
 ) -> Solution:
-    """Minimise ½‖x − D z‖² + λ‖z‖₁ by FISTA with backtracking, restarts and continuation in λ.
+    """Minimise ½‖x − D z‖² + λ‖z‖₁ + ½μ‖z‖² by FISTA with backtracking, restarts, continuation.
 
     Parameters, Returns and Raises are those of :func:`csc.ista`, and one more:
 
@@ -87,7 +89,7 @@ def fista(
     >>> fista(x, D, lam=0.1).iterations < ista(x, D, lam=0.1).iterations
     True
     """
-    p = pose(x, D, lam, nonneg=nonneg, mask=mask)
+    p = pose(x, D, lam, nonneg=nonneg, mask=mask, ridge=ridge, groups=groups)
     z = p.start(start, max_iter, tol)
     stopping = Stopping(p, start, max_iter, tol)
     exact: Steps = Spatial(p) if bfloat16 else choose(p)
@@ -102,7 +104,7 @@ def fista(
             if k == max_iter or (k % CHECK_EVERY == 0 and (tol > 0 or steps is not exact)):
                 z = at.codes()
                 r = p.known(p.x - (at.image if steps is exact else exact.synthesis(z)))
-                estimate = p.estimate(z, r, exact.largest_ratio(r))
+                estimate = exact.estimate(z, r)
                 if stopping.over(k, z, r, estimate):
                     break
                 previous, objective = objective, float(estimate.objective.sum())

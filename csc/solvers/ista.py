@@ -4,6 +4,8 @@ With step 1/L,
 
     z_{k+1} = h_{λ/L}(z_k + Dᵀ(x − D z_k)/L),        P(z_k) − P* ≤ L‖z_0 − z*‖²/(2k).
 
+With a ridge μ the step ends with a division by 1 + μ/L (:mod:`csc.penalty`).
+
 :mod:`csc.recursion.unfold` turns this iteration into a network.  To solve a problem fast, use
 :func:`csc.coordinate_descent` or :func:`csc.fista`.
 
@@ -21,7 +23,6 @@ from csc.bounds import lipschitz
 from csc.checks import Weight
 from csc.precision import full_precision
 from csc.problem import pose
-from csc.prox import shrink
 from csc.solution import Solution
 from csc.solvers.protocol import OnStep
 from csc.solvers.stopping import Stopping, warn_of_zero_codes
@@ -39,18 +40,20 @@ def ista(
     *,
     nonneg: bool = False,
     mask: Tensor | None = None,
+    ridge: float = 0.0,
+    groups: Tensor | None = None,
     start: Tensor | None = None,
     max_iter: int = 10_000,
     tol: float = 1e-4,
     on_step: OnStep | None = None,
 ) -> Solution:
-    """Minimise ½‖x − D z‖² + λ‖z‖₁ by z ← h_{λ/L}(z + Dᵀ(x − D z)/L).
+    """Minimise ½‖x − D z‖² + λ‖z‖₁ + ½μ‖z‖² by z ← h_{λ/L}(z + Dᵀ(x − D z)/L)/(1 + μ/L).
 
     Parameters
     ----------
     x : Tensor, shape (B, C, H, W)
         Images; each is a problem of its own.
-    D : Tensor, shape (M, C, k, k)
+    D : Tensor, shape (M, C, kh, kw)
         Dictionary.
     lam : float or Tensor
         Weight λ ≥ 0: a number, one value per atom (M,), or four axes that broadcast to the codes;
@@ -59,7 +62,12 @@ def ista(
         Require z ≥ 0.
     mask : Tensor of bool, optional
         Broadcasts to x; True where a pixel is known.  The others do not count, whatever x holds.
-    start : Tensor, shape (B, M, H-k+1, W-k+1), optional
+    ridge : float
+        Weight μ ≥ 0 of ½‖z‖², as in the elastic net.
+    groups : Tensor of integers, shape (M,), optional
+        The group of each atom.  Atoms of a group are zero or non-zero together: at each position
+        λ‖z_g‖₂ of their codes replaces λ‖z_g‖₁.  They must have the same λ.
+    start : Tensor, shape (B, M, H-kh+1, W-kw+1), optional
         Codes to start from; zero by default.
     max_iter : int
         Largest number of steps, ≥ 0.
@@ -76,8 +84,8 @@ def ista(
     Raises
     ------
     ValueError, TypeError
-        If shapes, dtypes or devices do not fit, x or D or `start` holds NaN, or λ, `tol` or
-        `max_iter` is negative or not finite.
+        If shapes, dtypes or devices do not fit, x or D or `start` holds NaN, or λ, μ, `tol`
+        or `max_iter` is negative or not finite.
 
     Warns
     -----
@@ -91,8 +99,8 @@ def ista(
     The objective of the result is at most that of the start: if a run ends higher, the start is
     returned.
 
-    If λ = 0 for an atom, usually only the zero multiple of the residual is feasible, and the gap
-    proves nothing.  The solver then stops once a step of ISTA changes little, with
+    If λ = 0 for an atom and μ = 0, usually only the zero multiple of the residual is feasible, and
+    the gap proves nothing.  The solver then stops once a step of ISTA changes little, with
     ``Status.UNCERTIFIED``.
 
     Examples
@@ -106,7 +114,7 @@ def ista(
     >>> solution.converged, bool(solution.relative_gap < 1e-3)
     (True, True)
     """
-    p = pose(x, D, lam, nonneg=nonneg, mask=mask)
+    p = pose(x, D, lam, nonneg=nonneg, mask=mask, ridge=ridge, groups=groups)
     z = p.start(start, max_iter, tol)
     stopping = Stopping(p, start, max_iter, tol)
     # L = 0 only for a dictionary of zeros, whose gradient is zero: any step will do.
@@ -118,7 +126,7 @@ def ista(
         r = p.residual(z)
         g = F.conv2d(r, D)  # minus the gradient
         check = k % CHECK_EVERY == 0 or k == max_iter
-        if check and stopping.over(k, z, r, p.estimate(z, r, p.largest_ratio(g))):
+        if check and stopping.over(k, z, r, p.estimate(z, r, g)):
             break
-        z = shrink(z + g / L, theta, nonneg=nonneg)
+        z = p.penalty.prox(z + g / L, theta, L)
     return warn_of_zero_codes(p, stopping.solution())

@@ -54,6 +54,8 @@ class ParallelSolver:
         *,
         nonneg: bool = False,
         mask: Tensor | None = None,
+        ridge: float = 0.0,
+        groups: Tensor | None = None,
         start: Tensor | None = None,
         max_iter: int = 10_000,
         tol: float = 1e-4,
@@ -68,7 +70,7 @@ class ParallelSolver:
         """
         if on_step is not None:
             raise ValueError("on_step cannot follow steps in other processes; leave it out")
-        p = pose(x, D, lam, nonneg=nonneg, mask=mask)
+        p = pose(x, D, lam, nonneg=nonneg, mask=mask, ridge=ridge, groups=groups)
         p.check_run(start, max_iter, tol)
         images = [
             (_copy(p.of(b)), None if start is None else start[b : b + 1].detach().cpu().clone())
@@ -95,13 +97,15 @@ class ParallelSolver:
 def _copy(p: Problem) -> Problem:
     """Return the problem of an image without the rest of its batch, which a view would pickle."""
     mask = None if p.mask is None else p.mask.clone()
-    return p._replace(x=p.x.clone(), lam=p.lam.clone(), mask=mask)
+    penalty = p.penalty._replace(lam=p.lam.clone())
+    return p._replace(x=p.x.clone(), penalty=penalty, mask=mask)
 
 
 def _solve(
     image: tuple[Problem, Tensor | None], *, solver: Solver, max_iter: int, tol: float
 ) -> Solution:
     p, start = image
+    groups = p.penalty.groups
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of zero codes, as in a flat image
         return solver(
@@ -110,6 +114,8 @@ def _solve(
             p.lam,
             nonneg=p.nonneg,
             mask=None if p.mask is None else p.mask.bool(),
+            ridge=p.penalty.ridge,
+            groups=None if groups is None else groups.number,
             start=start,
             max_iter=max_iter,
             tol=tol,

@@ -13,9 +13,10 @@ OnStep: TypeAlias = Callable[[int, Tensor], None]
 
 
 class Solver(Protocol):
-    """A solver of P(z) = ½‖x − D z‖² + Σ λ|z|, as :func:`csc.ista`.
+    """A solver of P(z) = ½‖x − D z‖² + Ω(z), as :func:`csc.ista`.
 
-    Solvers may have further keyword arguments of their own, with defaults.
+    A solver without a ridge or groups refuses them with a ValueError.  Solvers may have further
+    keyword arguments of their own, with defaults.
     """
 
     def __call__(
@@ -26,6 +27,8 @@ class Solver(Protocol):
         *,
         nonneg: bool = False,
         mask: Tensor | None = None,
+        ridge: float = 0.0,
+        groups: Tensor | None = None,
         start: Tensor | None = None,
         max_iter: int = 10_000,
         tol: float = 1e-4,

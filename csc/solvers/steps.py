@@ -2,12 +2,13 @@
 
 A step from y = z + β (z − z_before) with r = x − D y is
 
-    z_new = h_θ(y + Dᵀr/L),      θ = factor · λ/L.
+    z_new = h_θ(y + Dᵀr/L),      θ = factor · λ/L,
 
-It also returns D z_new, ‖y − z_new‖² and ⟨y − z_new, z_new − z⟩.
+divided by 1 + μ/L with a ridge μ.  It also returns D z_new, ‖y − z_new‖² and
+⟨y − z_new, z_new − z⟩.
 
 - :class:`Compiled` takes one pass over the codes on a CPU.  It computes D z_new from the non-zero
-  codes.
+  codes.  It takes neither a ridge nor groups.
 - :class:`Fourier` multiplies spectra, a chunk of atoms at a time, so that a chunk stays in cache.
   Codes are zero where an atom would wrap around, so periodic convolution is exact on any grid at
   least as large as the image.  The grid has small prime factors.
@@ -29,8 +30,7 @@ from csc.checks import code_shape
 from csc.compiled import records
 from csc.compiled.records import Flags, Floats, Scalars, Span
 from csc.compiled.threads import together, torch_threads
-from csc.problem import Problem
-from csc.prox import shrink
+from csc.problem import Gap, Problem
 
 CHUNK = 2**21  # bytes of codes that are transformed at a time on a CPU
 LARGE = 2**17  # codes for which compiling pays
@@ -83,6 +83,9 @@ class Steps(Protocol):
     def largest_ratio(self, r: Tensor) -> Tensor:
         """Return max |Dᵀr|/λ of each image, as :meth:`csc.problem.Problem.largest_ratio`."""
 
+    def estimate(self, z: Tensor, r: Tensor) -> Gap:
+        """Return the gap of z with r = x − D z, as :meth:`csc.problem.Problem.estimate`."""
+
     def step(self, state: State, momentum: Tensor, r: Tensor, L: Tensor, factor: Tensor) -> Step:
         """Take a step with β = `momentum`."""
 
@@ -115,6 +118,10 @@ class Spatial:
         """Return max |Dᵀr|/λ of each image."""
         return self.p.largest_ratio(self.adjoint(r))
 
+    def estimate(self, z: Tensor, r: Tensor) -> Gap:
+        """Return the gap of z with r = x − D z."""
+        return self.p.estimate(z, r, self.adjoint(r))
+
     def step(self, state: State, momentum: Tensor, r: Tensor, L: Tensor, factor: Tensor) -> Step:
         """Take a step with β = `momentum`."""
         all_atoms = slice(None)
@@ -136,7 +143,8 @@ class Fourier:
         self.kernel = torch.fft.rfft2(p.D, s=self.grid)  # (M, C, *grid/2)
         self.conjugate = self.kernel.conj().resolve_conj()
         M, one = len(p.D), len(p.x) * p.D.element_size() * self.grid[0] * self.grid[1]
-        self.chunk = max(1, CHUNK // one) if p.D.device.type == "cpu" else M
+        whole = p.D.device.type != "cpu" or p.penalty.groups is not None
+        self.chunk = M if whole else max(1, CHUNK // one)
 
     def begin(self, z: Tensor) -> State:
         """Return the state of codes z without momentum."""
@@ -151,9 +159,16 @@ class Fourier:
 
     def largest_ratio(self, r: Tensor) -> Tensor:
         """Return max |Dᵀr|/λ of each image."""
+        return self.p.largest_ratio(self.adjoint(r))
+
+    def estimate(self, z: Tensor, r: Tensor) -> Gap:
+        """Return the gap of z with r = x − D z."""
+        return self.p.estimate(z, r, self.adjoint(r))
+
+    def adjoint(self, r: Tensor) -> Tensor:
+        """Return Dᵀ r."""
         spectrum = self._spectrum(r)
-        parts = [self._adjoint(spectrum, atoms) for atoms in self._chunks()]
-        return self.p.largest_ratio(torch.cat(parts, 1))
+        return torch.cat([self._adjoint(spectrum, atoms) for atoms in self._chunks()], 1)
 
     def step(self, state: State, momentum: Tensor, r: Tensor, L: Tensor, factor: Tensor) -> Step:
         """Take a step with β = `momentum`."""
@@ -222,7 +237,7 @@ def _step_of_atoms(
     old = state.now.z[:, atoms]
     y = torch.lerp(state.before.z[:, atoms], old, 1 + momentum)
     theta = factor * (p.lam[:, atoms] if p.lam.shape[1] > 1 else p.lam) / L
-    new = shrink(torch.addcdiv(y, g, L), theta, nonneg=p.nonneg)
+    new = p.penalty.prox(torch.addcdiv(y, g, L), theta, L)
     state.spare.z[:, atoms] = new
     y -= new
     return state.spare.z[:, atoms], inner(y, y), inner(y, new.sub_(old))
@@ -236,7 +251,7 @@ class Compiled:
     def __init__(self, p: Problem) -> None:
         from csc.compiled import image, kernels
 
-        self.kernels, self.eps = kernels, torch.finfo(p.x.dtype).eps
+        self.p, self.kernels, self.eps = p, kernels, torch.finfo(p.x.dtype).eps
         self.images = [image.Image(p.of(b), torch_threads()) for b in range(len(p.x))]
 
     def begin(self, z: Tensor) -> State:
@@ -268,6 +283,10 @@ class Compiled:
             ratio = image.dense_pass(image.flat(part), np.inf, in_list)[1]
             values.append(ratio if image.weights.least.all() else np.inf)
         return torch.tensor(values, dtype=torch.float64)
+
+    def estimate(self, z: Tensor, r: Tensor) -> Gap:
+        """Return the gap of z with r = x − D z."""
+        return self.p.estimate_from(z, r, self.largest_ratio(r))
 
     def step(self, state: State, momentum: Tensor, r: Tensor, L: Tensor, factor: Tensor) -> Step:
         """Take a step with β = `momentum`."""
@@ -303,14 +322,15 @@ class Compiled:
 
 def choose(p: Problem) -> Steps:
     """Return the fastest way to take steps for a problem, by its size, atoms and channels."""
-    C, k = p.D.shape[1], p.D.shape[-1]
+    C, area = p.D.shape[1], p.D.shape[2] * p.D.shape[3]
     B, M, h, w = code_shape(p.x, p.D)
     if C >= 16:
         return Spatial(p)
     real = p.x.dtype in (torch.float32, torch.float64)
-    if p.x.device.type == "cpu" and real and k <= 16 and B * M * h * w >= LARGE:
+    l1 = p.penalty.groups is None and not p.penalty.ridge
+    if l1 and p.x.device.type == "cpu" and real and area <= 256 and B * M * h * w >= LARGE:
         return Compiled(p)
-    return Fourier(p) if k > 3 and real else Spatial(p)
+    return Fourier(p) if area > 9 and real else Spatial(p)
 
 
 def fast_length(n: int) -> int:

@@ -14,7 +14,6 @@ from torch.nn import functional as F
 
 from csc.bounds import lipschitz
 from csc.problem import Gap, Problem, inner
-from csc.prox import shrink
 from csc.solution import Solution, Status
 
 # Below this part of P(0) the error of an uncertified objective is measured against P(0).
@@ -54,8 +53,8 @@ class Stopping:
         self.lowest = torch.full((B,), torch.inf, dtype=torch.float64, device=p.x.device)
         self.looks = torch.zeros_like(self.lowest)
         self.statuses = [Status.ITERATIONS] * B
-        # Images where λ = 0 for an atom that is not zero.
-        atoms = p.D.flatten(1).any(1)[:, None, None]
+        # Images where λ = 0 for an atom that is not zero; with a ridge the gap needs no λ.
+        atoms = p.D.flatten(1).any(1)[:, None, None] & (p.penalty.ridge == 0)
         self.free = ((p.lam == 0) & atoms).flatten(1).any(1).expand(B)
         self.L = (lipschitz(p.D, p.size) or 1.0) if bool(self.free.any()) else 1.0
 
@@ -127,7 +126,7 @@ class Stopping:
         if not bool(self.free.any()):
             return torch.full((len(z),), torch.inf, device=z.device, dtype=torch.float64)
         p, L = self.p, self.L
-        after = shrink(z + F.conv2d(r, p.D) / L, p.lam / L, nonneg=p.nonneg)
+        after = p.penalty.prox(z + F.conv2d(r, p.D) / L, p.lam / L, L)
         sizes = inner(z, z).sqrt() + inner(after, after).sqrt()
         return L * sizes * inner(after - z, after - z).sqrt()
 
@@ -146,7 +145,7 @@ def warn_of_zero_codes(p: Problem, solution: Solution) -> Solution:
     correlation = F.conv2d(p.x, p.D)
     ratio = float(p.largest_ratio(correlation).max())
     if 0 < ratio <= 1 + 8 * torch.finfo(p.x.dtype).eps:
-        largest = float((correlation if p.nonneg else correlation.abs()).max())
+        largest = float(p.penalty.sizes(correlation)[0].max())
         warnings.warn(
             f"all codes are zero, because lam is at least λ_max = {largest:.4g}; use a smaller lam",
             UserWarning,

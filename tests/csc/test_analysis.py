@@ -102,9 +102,9 @@ def test_coherence_by_hand() -> None:
 
 @given(problems())
 def test_coherence_is_that_of_the_dense_matrix(p: Problem) -> None:
-    """On codes of (2k−1)² positions every shift occurs at the centre."""
-    k = p.D.shape[-1]
-    A = dense(unit_norm(p.D), (3 * k - 2, 3 * k - 2))
+    """On codes of (2kh−1)×(2kw−1) positions every shift occurs at the centre."""
+    kh, kw = p.D.shape[2:]
+    A = dense(unit_norm(p.D), (3 * kh - 2, 3 * kw - 2))
     G = abs(A.T @ A)
     G[range(len(G)), range(len(G))] = 0
     assert coherence(p.D) == pytest.approx(G.max(), abs=1e-12)

@@ -58,11 +58,11 @@ def test_gradient_is_autograds(p: Problem) -> None:
 
 @given(problems(slack=8))
 def test_lipschitz_bounds_the_largest_eigenvalue_tightly(p: Problem) -> None:
-    """L ≥ ‖DᵀD‖₂ ≥ L Π (n − k + 1)/n, n the side of the codes."""
+    """L ≥ ‖DᵀD‖₂ ≥ L Π (n − k + 1)/n, n and k the sides of codes and atoms."""
     A = dense(p.D, p.size)
     largest = np.linalg.norm(A, 2) ** 2
-    k = p.D.shape[-1]
-    factor = np.prod([max(0, n - 2 * k + 2) / (n - k + 1) for n in p.size])
+    sides = zip(p.size, p.D.shape[2:], strict=True)
+    factor = np.prod([max(0, n - 2 * k + 2) / (n - k + 1) for n, k in sides])
     assert p.L * (1 + 1e-12) >= largest >= factor * p.L * (1 - 1e-12)
 
 
@@ -209,7 +209,10 @@ def test_codes_off_the_grid_are_refused() -> None:
     x, D = torch.ones(1, 1, 4, 4), torch.ones(1, 1, 2, 2)
     with pytest.raises(ValueError, match=r"have shape \(1, 1, 3, 3\), got \(1, 1, 4, 4\)"):
         duality_gap(x, D, torch.zeros(1, 1, 4, 4), 0.1)
-    with pytest.raises(ValueError, match="does not fit"):
-        lipschitz(D, (1, 4))
+    for size in ((1, 4), (4, 1)):
+        with pytest.raises(
+            ValueError, match=f"2x2 does not fit in an image of {size[0]}x{size[1]}"
+        ):
+            lipschitz(D, size)
     with pytest.raises(ValueError, match="NaN or infinite"):
         lam_max(x * torch.nan, D)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given
+from hypothesis import strategies as st
 from scipy.signal import convolve2d
 from torch.nn import functional as F
 
@@ -44,15 +45,32 @@ def test_gram_is_the_kernel_of_the_adjoint_after_synthesis(p: Problem) -> None:
     """DᵀD z = G ⊗ z with zero padding k − 1, at every position."""
     z = p.draw_codes()
     G = gram(p.D)
-    close(F.conv2d(z, G, padding=p.D.shape[-1] - 1), adjoint(synthesis(z, p.D), p.D), 1e-11)
+    kh, kw = p.D.shape[2:]
+    close(F.conv2d(z, G, padding=(kh - 1, kw - 1)), adjoint(synthesis(z, p.D), p.D), 1e-11)
 
 
 @given(problems())
 def test_gram_is_symmetric(p: Problem) -> None:
     G = gram(p.D)
     close(G, G.transpose(0, 1).flip(2, 3), 1e-13)
-    k = p.D.shape[-1]
-    close(G[:, :, k - 1, k - 1].diag(), torch.ones(p.D.shape[0], dtype=torch.float64), 1e-12)
+    kh, kw = p.D.shape[2:]
+    close(G[:, :, kh - 1, kw - 1].diag(), torch.ones(p.D.shape[0], dtype=torch.float64), 1e-12)
+
+
+@given(st.integers(1, 3), st.integers(1, 2), st.integers(1, 6), st.integers(0, 20))
+def test_a_signal_is_an_image_of_one_row(M: int, C: int, k: int, slack: int) -> None:
+    """D z = Σ_m np.convolve(z_m, d_m), and Dᵀ x = np.correlate(x, d_m), summed over channels."""
+    g = torch.Generator().manual_seed(M + 10 * k + 100 * slack)
+    D = torch.randn(M, C, 1, k, generator=g, dtype=torch.float64)
+    z = torch.randn(1, M, 1, slack + 1, generator=g, dtype=torch.float64)
+    x = synthesis(z, D)
+    signals, atoms, codes = x[0, :, 0].numpy(), D[:, :, 0].numpy(), z[0, :, 0].numpy()
+    for c in range(C):
+        signal = sum(np.convolve(codes[m], atoms[m, c]) for m in range(M))
+        close(x[0, c, 0], torch.from_numpy(signal), 1e-12)
+    for m in range(M):
+        found = sum(np.correlate(signals[c], atoms[m, c], "valid") for c in range(C))
+        close(adjoint(x, D)[0, m, 0], torch.from_numpy(found), 1e-12)
 
 
 @given(problems())
@@ -84,7 +102,7 @@ ATOM = torch.ones(2, 1, 3, 3)
         (ONES.numpy(), ATOM, TypeError, "torch.Tensor, got ndarray"),
         (ONES[:0], ATOM, ValueError, "empty"),
         (ONES, ATOM[:0], ValueError, "dictionary is empty"),
-        (ONES, ATOM[:, :, :2], ValueError, r"square atoms; got \(2, 1, 2, 3\)"),
+        (ONES, ATOM[0], ValueError, r"\(M, C, kh, kw\), got \(1, 3, 3\)"),
         (ONES, ATOM.double(), TypeError, "torch.float64"),
         (ONES.repeat(1, 3, 1, 1), ATOM, ValueError, "3 channels but the atoms of D have 1"),
         (ONES[..., :2], ATOM, ValueError, "atom of 3x3 does not fit in an image of 5x2"),

@@ -45,6 +45,15 @@ def test_overcomplete_dct() -> None:
     close(D.square().sum((1, 2, 3)), torch.ones(36), 1e-5)
 
 
+def test_dct_of_other_sides_is_the_product_of_both_axes() -> None:
+    D = dct_dictionary((2, 3), (3, 5))
+    rows, columns = dct_dictionary((2, 1), (3, 1)), dct_dictionary((1, 3), (1, 5))
+    assert D.shape == (15, 1, 2, 3)
+    for u in range(3):
+        for v in range(5):
+            close(D[5 * u + v], rows[u] * columns[v], 1e-6)
+
+
 @given(st.integers(0, 2**16))
 def test_unit_norm_keeps_directions(seed: int) -> None:
     g = torch.Generator().manual_seed(seed)

@@ -40,8 +40,8 @@ def exact(
     mask: Tensor | None = None,
 ) -> Solution:
     """A solver to rounding, apart from the library: scikit-learn's support, then a dense solve."""
-    B, (M, k) = x.shape[0], (D.shape[0], D.shape[-1])
-    shape = (B, M, x.shape[2] - k + 1, x.shape[3] - k + 1)
+    B, (M, _, kh, kw) = x.shape[0], D.shape
+    shape = (B, M, x.shape[2] - kh + 1, x.shape[3] - kw + 1)
     weights = torch.as_tensor(lam, dtype=x.dtype)
     weights = weights[:, None, None] if weights.ndim == 1 else weights
     weights = weights.expand(shape).flatten(1).numpy()
@@ -450,7 +450,7 @@ def test_layers_are_copied_and_restored() -> None:
     for kept in (twin, other):
         close(kept.lam.detach(), torch.tensor([0.1, 0.2]), 1e-6)
         assert torch.equal(kept.D.detach(), torch.ones(2, 1, 2, 2))
-    assert repr(net) == "SparseCoding(M=2, C=1, k=2, nonneg=False, tol=1e-05)"
+    assert repr(net) == "SparseCoding(M=2, C=1, k=2x2, nonneg=False, tol=1e-05)"
 
 
 def test_bad_input_is_named() -> None:

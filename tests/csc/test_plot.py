@@ -52,6 +52,23 @@ def test_atoms_lie_where_they_belong(D: torch.Tensor) -> None:
     assert axes.get_title() == "seven"
 
 
+def test_atoms_of_other_sides_and_of_signals(seeded: torch.Generator) -> None:
+    wide = random_dictionary(2, 1, (2, 3), generator=seeded)
+    axes = plot.atoms(wide, columns=1)
+    np.testing.assert_allclose(
+        shown(axes)[3:], (wide[1, 0] / wide[1].abs().max()).numpy(), rtol=1e-6
+    )
+    assert "2 atoms of 2×3 pixels" in axes.get_xlabel()
+    D = random_dictionary(3, 1, (1, 8), generator=seeded)
+    axes = plot.atoms(D, columns=2)
+    curves = [line.get_ydata() for line in axes.lines if len(line.get_ydata()) == 8]
+    for m, curve in enumerate(curves):
+        atom = (D[m, 0, 0] / D[m].abs().max()).numpy()
+        np.testing.assert_allclose((curve + m // 2) / 0.45, atom, rtol=1e-5, atol=1e-6)
+    assert len(curves) == 3
+    assert "3 atoms of 8 samples" in axes.get_xlabel()
+
+
 def test_colour_atoms_are_drawn_around_grey(seeded: torch.Generator) -> None:
     D = random_dictionary(2, 3, 2, generator=seeded)
     D[1] = 0
@@ -257,7 +274,7 @@ IMAGE, KERNELS = (
             ValueError,
             "'a' has 1 x values but 0 y values",
         ),
-        (lambda: plot.spectrum(KERNELS.S, (4, 4)), ValueError, r"\(M, M, s, s\)"),
+        (lambda: plot.spectrum(KERNELS.S, (4, 4)), ValueError, r"\(M, M, sh, sw\)"),
         (lambda: plot.attribution(IMAGE[0]), ValueError, r"\(M, C, H, W\)"),
         (lambda: plot.images({}), ValueError, "no images"),
         (lambda: plot.images({"a": torch.rand(2, 5, 5)}), ValueError, "1 or 3 channels, got 2"),

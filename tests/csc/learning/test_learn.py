@@ -341,16 +341,16 @@ def test_patches_are_those_of_the_residuals_by_energy() -> None:
     r = torch.zeros(1, 2, 6, 7, dtype=torch.float64)
     r[0, :, 4, 5] = torch.tensor([3.0, 4.0])
     other = torch.zeros(1, 2, 5, 5, dtype=torch.float64)
-    patches = _draw_patches([other, r], 50, 2, seed())
+    patches = _draw_patches([other, r], 50, (2, 2), seed())
     assert patches.shape == (50, 2, 2, 2)
     places = patches[:, 0].flatten(1).argmax(1)
     assert places.unique().tolist() == [0, 1, 2, 3]
     close(patches[:, 0].flatten(1).amax(1), torch.full((50,), 0.6, dtype=torch.float64))
     other[0, 0, 0, 0] = 10.0  # one window of energy 100, beside four of 25
-    drawn = _draw_patches([other, r], 2000, 2, seed())
+    drawn = _draw_patches([other, r], 2000, (2, 2), seed())
     share = float((drawn[:, 1].flatten(1).amax(1) == 0).double().mean())
     assert share == pytest.approx(0.5, abs=0.05)
-    assert _draw_patches([0 * r], 3, 2, seed()).shape == (0, 2, 2, 2)
+    assert _draw_patches([0 * r], 3, (2, 2), seed()).shape == (0, 2, 2, 2)
 
 
 def test_images_without_content_leave_the_atoms_alone() -> None:

@@ -31,23 +31,24 @@ def sparse(*shape: int, share: float = 0.2, seed: int = 0) -> Tensor:
     st.integers(1, 4),
     st.integers(1, 3),
     st.integers(1, 4),
+    st.integers(1, 4),
     st.integers(0, 7),
     st.integers(0, 7),
     st.sampled_from([0.0, 0.1, 0.6, 1.0]),
 )
 def test_the_sums_are_those_of_brute_force(
-    M: int, C: int, k: int, down: int, right: int, share: float
+    M: int, C: int, kh: int, kw: int, down: int, right: int, share: float
 ) -> None:
-    H, W = k + down, k + right
-    z = sparse(M, H - k + 1, W - k + 1, share=share, seed=H + 10 * W)
+    H, W = kh + down, kw + right
+    z = sparse(M, H - kh + 1, W - kw + 1, share=share, seed=H + 10 * W)
     x = sparse(C, H, W, share=1.0, seed=1)
-    A = np.zeros((M, M, 2 * k - 1, 2 * k - 1))
-    B = np.zeros((M, C, k, k))
+    A = np.zeros((M, M, 2 * kh - 1, 2 * kw - 1))
+    B = np.zeros((M, C, kh, kw))
     for p, q in np.ndindex(*z.shape[1:]):
-        B += np.multiply.outer(z[:, p, q].numpy(), x[:, p : p + k, q : q + k].numpy())
-        for u, v in itertools.product(range(-k + 1, k), repeat=2):
+        B += np.multiply.outer(z[:, p, q].numpy(), x[:, p : p + kh, q : q + kw].numpy())
+        for u, v in itertools.product(range(-kh + 1, kh), range(-kw + 1, kw)):
             if 0 <= p + u < z.shape[1] and 0 <= q + v < z.shape[2]:
-                A[:, :, k - 1 + u, k - 1 + v] += np.outer(z[:, p, q], z[:, p + u, q + v])
+                A[:, :, kh - 1 + u, kw - 1 + v] += np.outer(z[:, p, q], z[:, p + u, q + v])
     found = correlations(x, z)
     close(found[0], torch.from_numpy(A), 1e-12)
     close(found[1], torch.from_numpy(B), 1e-12)
@@ -58,12 +59,12 @@ def value(A: Tensor, B: Tensor, D: Tensor) -> Tensor:
     return 0.5 * (D * AD).sum() - (B * D).sum()
 
 
-@given(st.integers(1, 3), st.integers(1, 2), st.integers(1, 4), st.integers(0, 6))
-def test_the_surrogate_is_the_squared_error(M: int, C: int, k: int, slack: int) -> None:
+@given(*(st.integers(low, high) for low, high in ((1, 3), (1, 2), (1, 4), (1, 4), (0, 6))))
+def test_the_surrogate_is_the_squared_error(M: int, C: int, kh: int, kw: int, slack: int) -> None:
     """½‖x − D z‖² = f(D) + ½‖x‖² for any D, with D z by a dense matrix."""
-    H, W = k + slack, k + slack // 2
-    z, x = sparse(M, H - k + 1, W - k + 1), sparse(C, H, W, share=1.0, seed=1)
-    D = sparse(M, C, k, k, share=1.0, seed=2)
+    H, W = kh + slack, kw + slack // 2
+    z, x = sparse(M, H - kh + 1, W - kw + 1), sparse(C, H, W, share=1.0, seed=1)
+    D = sparse(M, C, kh, kw, share=1.0, seed=2)
     r = x.flatten().numpy() - dense(D, (H, W)) @ z.flatten().numpy()
     found = value(*correlations(x, z), D) + 0.5 * x.square().sum()
     assert float(found) == pytest.approx(0.5 * float(r @ r), rel=1e-10, abs=1e-12)

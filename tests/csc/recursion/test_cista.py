@@ -30,10 +30,13 @@ def test_freshly_built_it_is_ista(p: Problem, K: int, nonneg: bool) -> None:
 
 @given(problems(odd=True), st.integers(0, 4))
 def test_padding_keeps_the_size_of_the_image(p: Problem, K: int) -> None:
-    edge = p.D.shape[-1] // 2
-    z = build(p, K, padding=edge)(p.x)
+    down, across = p.D.shape[2] // 2, p.D.shape[3] // 2
+    z = build(p, K, padding=(down, across))(p.x)
     assert z.shape[-2:] == p.x.shape[-2:]
-    close(z, build(p, K)(F.pad(p.x, [edge] * 4)), 1e-12)  # the codes of the zero-extended image
+    extended = F.pad(p.x, [across, across, down, down])
+    close(z, build(p, K)(extended), 1e-12)  # the codes of the zero-extended image
+    if down == across:
+        close(z, build(p, K, padding=down)(p.x), 1e-15)
 
 
 @given(problems(), st.integers(0, 5))
@@ -177,10 +180,11 @@ def test_kernels_are_copied(seeded: torch.Generator) -> None:
 def test_bad_input_is_named() -> None:
     W, S = torch.ones(2, 1, 3, 3), torch.ones(2, 2, 3, 3)
     with pytest.raises(
-        ValueError, match=r"S must have shape \(2, 2, s, s\) with s odd, got \(3, 3, 3, 3\)"
+        ValueError,
+        match=r"S must have shape \(2, 2, sh, sw\) with sh and sw odd, got \(3, 3, 3, 3\)",
     ):
         CISTA(Kernels(W, torch.ones(3, 3, 3, 3), None), 1, nonneg=True)
-    with pytest.raises(ValueError, match=r"s odd, got \(2, 2, 2, 2\)"):
+    with pytest.raises(ValueError, match=r"sh and sw odd, got \(2, 2, 2, 2\)"):
         CISTA(Kernels(W, torch.ones(2, 2, 2, 2), None), 1, nonneg=True)
     with pytest.raises(TypeError, match="S is torch.float64"):
         CISTA(Kernels(W, S.double(), None), 1, nonneg=True)

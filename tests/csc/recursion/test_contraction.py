@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from csc import recur, unfold
 from csc.recursion.contraction import Certificate, certify
+from csc.recursion.kernel import centre
 from csc.recursion.spectrum import operator_norm
 from tests.laws import close
 from tests.strategies import Problem, problems
@@ -97,7 +98,7 @@ def recur_from(
     u: torch.Tensor, S: torch.Tensor, theta: torch.Tensor, z: torch.Tensor, nonneg: bool
 ) -> torch.Tensor:
     """h(u + S ⊗ z), as the first recursion of u + S ⊗ z."""
-    return recur(u + F.conv2d(z, S, padding=S.shape[-1] // 2), 0 * S, theta, 0, nonneg=nonneg)
+    return recur(u + F.conv2d(z, S, padding=centre(S)), 0 * S, theta, 0, nonneg=nonneg)
 
 
 def test_float32_ista_is_nonexpansive_but_for_rounding(seeded: torch.Generator) -> None:
@@ -123,7 +124,7 @@ def test_an_expansion_is_unproven() -> None:
 
 
 def test_bad_input_is_named() -> None:
-    with pytest.raises(ValueError, match="s odd"):
+    with pytest.raises(ValueError, match="sh and sw odd"):
         certify(torch.ones(1, 1, 2, 2))
     for tol in (0.0, 1.0, -1.0):
         with pytest.raises(ValueError, match="tol must be in"):

@@ -51,7 +51,7 @@ def test_of_an_unfolded_block_all_remains(p: Problem) -> None:
     fit = gram_fit(kernels)
     assert fit.scale == pytest.approx(p.L, rel=1e-9)
     assert fit.correlation == pytest.approx(1, abs=1e-12)
-    found = nearest_dictionary(S, p.D.shape[1], p.D.shape[-1], start=kernels.W, steps=5)
+    found = nearest_dictionary(S, p.D.shape[1], tuple(p.D.shape[2:]), start=kernels.W, steps=5)
     assert found.distance <= 1e-9
     assert found.operator <= 1e-9
     close(found.S, S, 1e-8)
@@ -204,7 +204,7 @@ def test_a_kernel_of_no_problem_is_told() -> None:
     S[0, 1, 0, 0] += 0.1
     with pytest.raises(ValueError, match="no problem has these kernels.*relative distance of 0.12"):
         problem_of(Kernels(W, S, theta))
-    with pytest.raises(ValueError, match="of side 3, got side 1"):
+    with pytest.raises(ValueError, match=r"has the sides \(3, 3\), got \(1, 1\)"):
         problem_of(Kernels(W, S[:, :, 1:2, 1:2], theta))
 
 
@@ -224,7 +224,7 @@ DELTA = torch.ones(1, 1, 1, 1)
 @pytest.mark.parametrize(
     ("call", "says"),
     [
-        (lambda: remains(torch.zeros(1, 1, 3, 3), 1, (2, 3)), "smaller than S, 3 pixels"),
+        (lambda: remains(torch.zeros(1, 1, 3, 3), 1, (2, 3)), "smaller than S, 3x3"),
         (lambda: remains(DELTA, 1, (2, 3)), "S is δ"),
         (lambda: remains(0 * DELTA, 0, (2, 3)), "channels must be ≥ 1"),
         (lambda: control(0 * DELTA, 1, (2, 3), draws=1), "draws must be ≥ 2, got 1"),
@@ -236,7 +236,7 @@ DELTA = torch.ones(1, 1, 1, 1)
         ),
         (lambda: gram_fit(Kernels(DELTA, DELTA, None)), "δ − S is zero"),
         (lambda: gram_fit(Kernels(DELTA.expand(2, 1, 1, 1), DELTA, None)), "W has 2 atoms"),
-        (lambda: symmetry_defect(torch.ones(1, 1, 2, 2)), "s odd"),
+        (lambda: symmetry_defect(torch.ones(1, 1, 2, 2)), "sh and sw odd"),
     ],
 )
 def test_bad_input_is_named(call, says: str) -> None:

@@ -168,7 +168,7 @@ U, S1 = torch.ones(1, 1, 2, 2), torch.ones(1, 1, 1, 1)
         (
             lambda: fixed_point(U, torch.ones(2, 2, 1, 1), torch.ones(1)),
             ValueError,
-            r"\(1, 1, s, s\)",
+            r"\(1, 1, sh, sw\)",
         ),
         (lambda: local_rates(S1, U), TypeError, "mask must be a bool"),
         (lambda: local_rates(S1, U.expand(1, 2, 2, 2).bool()), ValueError, r"\(B, 1, h, w\)"),

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from csc import lipschitz, unfold
+from csc.recursion.kernel import centre
 from csc.recursion.spectrum import (
     eigenvalues,
     monotonicity,
@@ -22,11 +23,11 @@ from tests.strategies import Problem, problems
 
 
 class Kernel:
-    """A random recursion kernel (M, M, s, s) and a size of codes."""
+    """A random recursion kernel (M, M, sh, sw) and a size of codes."""
 
-    def __init__(self, M: int, s: int, size: tuple[int, int], seed: int) -> None:
+    def __init__(self, M: int, sides: tuple[int, int], size: tuple[int, int], seed: int) -> None:
         g = torch.Generator().manual_seed(seed)
-        self.S = torch.randn(M, M, s, s, generator=g, dtype=torch.float64)
+        self.S = torch.randn(M, M, *sides, generator=g, dtype=torch.float64)
         self.size = size
 
     def __repr__(self) -> str:
@@ -36,7 +37,7 @@ class Kernel:
 kernels = st.builds(
     Kernel,
     st.integers(1, 3),
-    st.sampled_from([1, 3, 5]),
+    st.tuples(st.sampled_from([1, 3, 5]), st.sampled_from([1, 3, 5])),
     st.tuples(st.integers(1, 6), st.integers(1, 6)),
     st.integers(0, 2**16),
 )
@@ -44,17 +45,17 @@ kernels = st.builds(
 
 def matrix(S: Tensor, size: tuple[int, int], *, periodic: bool) -> np.ndarray:
     """z ↦ S ⊗ z as a dense matrix, entry by entry, without any convolution."""
-    M, (h, w), c = S.shape[0], size, S.shape[-1] // 2
+    M, (h, w), (down, right) = S.shape[0], size, centre(S)
     A = np.zeros((M, h, w, M, h, w))
     for p in range(h):
         for q in range(w):
-            for i in range(-c, c + 1):
-                for j in range(-c, c + 1):
+            for i in range(-down, down + 1):
+                for j in range(-right, right + 1):
                     a, b = p + i, q + j
                     if periodic:
-                        A[:, p, q, :, a % h, b % w] += S[:, :, c + i, c + j].numpy()
+                        A[:, p, q, :, a % h, b % w] += S[:, :, down + i, right + j].numpy()
                     elif 0 <= a < h and 0 <= b < w:
-                        A[:, p, q, :, a, b] += S[:, :, c + i, c + j].numpy()
+                        A[:, p, q, :, a, b] += S[:, :, down + i, right + j].numpy()
     return A.reshape(M * h * w, M * h * w)
 
 
@@ -76,7 +77,7 @@ def test_the_dense_matrix_is_what_recur_applies(k: Kernel) -> None:
     """The oracle of the tests below against the library's convolution."""
     g = torch.Generator().manual_seed(1)
     z = torch.randn(1, k.S.shape[0], *k.size, generator=g, dtype=torch.float64)
-    applied = F.conv2d(z, k.S, padding=k.S.shape[-1] // 2).flatten()
+    applied = F.conv2d(z, k.S, padding=centre(k.S)).flatten()
     close(torch.from_numpy(matrix(k.S, k.size, periodic=False)) @ z.flatten(), applied, 1e-11)
 
 
@@ -139,8 +140,8 @@ def test_the_spectrum_of_ista(p: Problem) -> None:
 @given(problems())
 def test_lipschitz_is_the_norm_of_the_gram_kernel(p: Problem) -> None:
     G = -unfold(p.D, p.lam, 1.0).S
-    M, k = p.D.shape[0], p.D.shape[-1]
-    G[range(M), range(M), k - 1, k - 1] += 1
+    M, _, kh, kw = p.D.shape
+    G[range(M), range(M), kh - 1, kw - 1] += 1
     assert operator_norm(G, p.size, periodic=True) == pytest.approx(
         lipschitz(p.D, p.size), rel=1e-9
     )
@@ -168,15 +169,15 @@ S = torch.ones(1, 1, 3, 3)
 @pytest.mark.parametrize(
     ("call", "kind", "says"),
     [
-        (lambda: operator_norm(torch.ones(2, 1, 3, 3)), ValueError, r"\(M, M, s, s\)"),
-        (lambda: operator_norm(torch.ones(1, 1, 2, 2)), ValueError, "s odd"),
+        (lambda: operator_norm(torch.ones(2, 1, 3, 3)), ValueError, r"\(M, M, sh, sw\)"),
+        (lambda: operator_norm(torch.ones(1, 1, 2, 2)), ValueError, "sh and sw odd"),
         (lambda: operator_norm(S * math.nan), ValueError, "NaN"),
         (lambda: operator_norm(S.long()), TypeError, "floating-point"),
         (lambda: operator_norm(S, (0, 3)), ValueError, "two integers > 0"),
         (lambda: operator_norm(S, (3.5, 3)), ValueError, "two integers > 0"),
         (lambda: operator_norm(S, periodic=True), ValueError, "need a size"),
         (lambda: eigenvalues(S, (3,)), ValueError, "two integers > 0"),
-        (lambda: transpose(torch.ones(3, 3)), ValueError, "s odd"),
+        (lambda: transpose(torch.ones(3, 3)), ValueError, "sh and sw odd"),
     ],
 )
 def test_bad_input_is_named(call, kind: type[Exception], says: str) -> None:

@@ -42,12 +42,12 @@ def test_weights_per_atom_unfold_too(p: Problem, K: int, nonneg: bool) -> None:
 
 @given(problems(odd=True), st.integers(0, 8), nonnegs)
 def test_same_padding_is_ista_on_the_zero_extended_image(p: Problem, K: int, nonneg: bool) -> None:
-    """A zero-padded recursion, codes of the image's size; S has side 2k − 1, unlike in CRNet."""
-    k = p.D.shape[-1]
-    extended = F.pad(p.x, [k // 2] * 4)
+    """A zero-padded recursion, codes of the image's size; S has sides 2k − 1, unlike in CRNet."""
+    down, across = p.D.shape[2] // 2, p.D.shape[3] // 2
+    extended = F.pad(p.x, [across, across, down, down])
     L = lipschitz(p.D, (extended.shape[2], extended.shape[3]))
     W, S, theta = unfold(p.D, p.lam, L)
-    z = recur(F.conv2d(p.x, W, padding=k // 2), S, theta, K, nonneg=nonneg)
+    z = recur(F.conv2d(p.x, W, padding=(down, across)), S, theta, K, nonneg=nonneg)
     assert z.shape[-2:] == p.x.shape[-2:]
     close(z, ista(extended, p.D, p.lam, nonneg=nonneg, max_iter=K + 1, tol=0.0).codes, 1e-9)
 
@@ -73,10 +73,10 @@ def test_a_cropped_S_is_not_ista(k: int, nonneg: bool, seeded: torch.Generator) 
 @given(problems())
 def test_kernels_are_their_formulas(p: Problem) -> None:
     W, S, theta = unfold(p.D, p.lam, p.L)
-    M, k = p.D.shape[0], p.D.shape[-1]
+    M, _, kh, kw = p.D.shape
     close(W * p.L, p.D, 1e-12)
-    delta = torch.zeros(M, M, 2 * k - 1, 2 * k - 1, dtype=torch.float64)
-    delta[range(M), range(M), k - 1, k - 1] = 1
+    delta = torch.zeros(M, M, 2 * kh - 1, 2 * kw - 1, dtype=torch.float64)
+    delta[range(M), range(M), kh - 1, kw - 1] = 1
     close(p.L * (delta - S), gram(p.D), 1e-10)
     close(theta, torch.full((M,), p.lam / p.L, dtype=torch.float64), 1e-12)
 
@@ -107,8 +107,8 @@ U = torch.ones(1, 2, 4, 4)
         (lambda: unfold(U, 0.1, float("nan")), "L must be finite"),
         (lambda: unfold(U, 0.1, 1e-320), "L must be finite and > 0"),
         (lambda: unfold(U, -0.1, 1.0), "lam must be finite and ≥ 0"),
-        (lambda: recur(U, torch.ones(2, 2, 2, 2), 0.1 * torch.ones(2), 1), "s odd"),
-        (lambda: recur(U, torch.ones(3, 3, 1, 1), 0.1 * torch.ones(2), 1), r"\(2, 2, s, s\)"),
+        (lambda: recur(U, torch.ones(2, 2, 2, 2), 0.1 * torch.ones(2), 1), "sh and sw odd"),
+        (lambda: recur(U, torch.ones(3, 3, 1, 1), 0.1 * torch.ones(2), 1), r"\(2, 2, sh, sw\)"),
         (lambda: recur(U, torch.ones(2, 2, 1, 1), None, 1), "makes? h the identity"),
         (lambda: recur(U, torch.ones(2, 2, 1, 1), torch.ones(2), -1), "K must be ≥ 0, got -1"),
     ],

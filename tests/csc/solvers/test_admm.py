@@ -19,6 +19,19 @@ def test_one_by_one_atoms(seeded: torch.Generator) -> None:
     torch.testing.assert_close(a.objective, b.objective, rtol=1e-7, atol=0)
 
 
+@pytest.mark.parametrize("k", [(1, 4), (4, 1)])
+def test_atoms_of_one_pixel_along_an_axis(k: tuple[int, int], seeded: torch.Generator) -> None:
+    """sporco's NoBndryCross would zero every code along that axis."""
+    x = torch.randn(2, 2, 6, 7, generator=seeded, dtype=torch.float64)
+    D = random_dictionary(3, 2, k, generator=seeded, dtype=torch.float64)
+    mask = torch.rand(1, 1, 6, 7, generator=seeded) < 0.8
+    for known in (None, mask):
+        lam = 0.3 * lam_max(x, D, mask=known)
+        a, b = (solve(x, D, lam, mask=known, tol=1e-7) for solve in (admm, fista))
+        assert a.converged
+        torch.testing.assert_close(a.objective, b.objective, rtol=1e-6, atol=0)
+
+
 def test_codes_agree_where_the_optimum_is_unique(seeded: torch.Generator) -> None:
     """One atom of full column rank: the codes themselves are those of FISTA."""
     x = torch.randn(1, 1, 10, 9, generator=seeded, dtype=torch.float64)

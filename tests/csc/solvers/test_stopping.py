@@ -44,8 +44,8 @@ class Drawn(NamedTuple):
 
 @st.composite
 def runs(draw: st.DrawFn) -> Drawn:
-    k, C = draw(st.sampled_from([(1, 1), (2, 3), (3, 1)]), label="k, C")
-    M, H, W = draw(st.integers(1, 4)), k + draw(st.integers(0, 6)), k + draw(st.integers(0, 6))
+    kh, kw, C = draw(st.sampled_from([(1, 4, 1), (2, 2, 3), (3, 3, 1)]), label="kh, kw, C")
+    M, H, W = draw(st.integers(1, 4)), kh + draw(st.integers(0, 6)), kw + draw(st.integers(0, 6))
     g = torch.Generator().manual_seed(draw(st.integers(0, 2**20), label="seed"))
     dtype = draw(st.sampled_from([torch.float32, torch.float64]))
     scale = 10.0 ** draw(st.integers(-8, 8), label="scale of x")
@@ -53,12 +53,12 @@ def runs(draw: st.DrawFn) -> Drawn:
     x = (scale * torch.randn(1, C, H, W, generator=g, dtype=torch.float64)).to(dtype)
     if draw(st.integers(0, 19)) == 0:
         x = 0 * x
-    D = (atoms * random_dictionary(M, C, k, generator=g, dtype=torch.float64)).to(dtype)
+    D = (atoms * random_dictionary(M, C, (kh, kw), generator=g, dtype=torch.float64)).to(dtype)
     mask = None
     if draw(st.booleans(), label="mask"):
         mask = torch.rand(1, 1, H, W, generator=g) < 0.7
         mask[..., 0, 0] = True
-    shape = (1, M, H - k + 1, W - k + 1)
+    shape = (1, M, H - kh + 1, W - kw + 1)
     varied = draw(st.sampled_from([(1, 1, 1, 1), (1, M, 1, 1), shape]))
     largest = lam_max(x, D, mask=mask) or scale * atoms
     lam = draw(st.floats(0.01, 0.95)) * largest * (0.2 + torch.rand(varied, generator=g))
