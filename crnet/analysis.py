@@ -9,6 +9,9 @@ remainder is the bicubic image.  In CRNet-B, whose upsampler and tail are linear
 the features that skip the codes.  The mean and all biases belong to the remainder.
 
 g depends on all codes.  Removing an atom also opens and closes gates for the others.
+
+The networks with certified codes (:mod:`crnet.sparse`) have no such gates.  Their image is linear
+in the codes of the last block, and the remainder is the bicubic image.
 """
 
 from collections.abc import Sequence
@@ -21,6 +24,7 @@ from torch.nn import functional as F
 from baselines.resample import bicubic
 from crnet.measuring.protocol import TABLE_2, TABLE_3, Protocol, pair, psnr_and_ssim
 from crnet.model import CRNetA, CRNetB
+from crnet.sparse import SparseCRNetA, SparseCRNetB
 from csc.attribution import check_atoms
 
 
@@ -28,7 +32,7 @@ class Attribution(NamedTuple):
     """An image as a sum: with all atoms, output = Σ_m parts[:, m] + remainder.
 
     parts : (B, A, C, H, W), the part of each of A atoms; remainder : (B, C, H, W); open : fraction
-    of the gates g that are 1.
+    of the gates g that are 1; a network without gates has 1.
     """
 
     parts: Tensor
@@ -52,16 +56,20 @@ class Recursion(NamedTuple):
 
 @torch.inference_mode()
 def attribution(
-    net: CRNetA | CRNetB, x: Tensor, scale: int, *, atoms: Sequence[int] | None = None
+    net: CRNetA | CRNetB | SparseCRNetA | SparseCRNetB,
+    x: Tensor,
+    scale: int,
+    *,
+    atoms: Sequence[int] | None = None,
 ) -> Attribution:
     """Split the upscaled image into a remainder and one part per atom of the codes z_K.
 
     Parameters
     ----------
-    net : CRNetA or CRNetB
+    net : CRNetA, CRNetB, SparseCRNetA or SparseCRNetB
         The network.
     x : Tensor, shape (B, 1 or 3, h, w), in [0, 1]
-        LR image: Y for CRNet-A, RGB for CRNet-B, as for :class:`crnet.Upscaler`.
+        LR image: Y for the networks A, RGB for the networks B, as for :class:`crnet.Upscaler`.
     scale : int
         Factor.
     atoms : sequence of int, optional
@@ -85,6 +93,8 @@ def attribution(
     >>> torch.allclose(a.parts.sum(1) + a.remainder, net(bicubic(x, 2)), atol=1e-5)
     True
     """
+    if isinstance(net, SparseCRNetA | SparseCRNetB):
+        return _drawn(net, x, scale, atoms)
     m0 = net.cista.S.shape[0]
     kept = range(m0) if atoms is None else check_atoms(atoms, m0)
     x = x.to(net.cista.S)
@@ -94,6 +104,25 @@ def attribution(
     parts = torch.stack([net.crop(_enlarge(net, R, scale), scale) for R in parts.unbind(1)], 1)
     image = net.crop(net.tail(net.upsamplers[str(scale)](rest)), scale)
     return Attribution(parts, image + net.mean.view(3, 1, 1), opened)
+
+
+def _drawn(
+    net: SparseCRNetA | SparseCRNetB, x: Tensor, scale: int, atoms: Sequence[int] | None
+) -> Attribution:
+    """Split the output of a network that draws its image from atoms."""
+    x = x.to(next(net.parameters()))
+    if isinstance(net, SparseCRNetA):
+        z, D, stride = net.codes(bicubic(x, scale)), net.atoms(), 1
+    else:
+        z, D, stride = net.codes(x), net.atoms(scale), scale
+    if atoms is not None:
+        kept = check_atoms(atoms, len(D))
+        z, D = z[:, kept], D[kept]
+    parts = F.conv_transpose2d(z, D, stride=stride, groups=len(D))
+    edge = (D.shape[-1] - stride) // 2  # of an atom, before the pixels of its code
+    parts = parts[..., edge : parts.shape[-2] - edge, edge : parts.shape[-1] - edge]
+    parts = parts.reshape(len(z), *D.shape[:2], *parts.shape[-2:])
+    return Attribution(parts, bicubic(x, scale), 1.0)
 
 
 def _split(net: CRNetA, x: Tensor, atoms: Sequence[int]) -> Attribution:
@@ -112,16 +141,21 @@ def _split(net: CRNetA, x: Tensor, atoms: Sequence[int]) -> Attribution:
 
 @torch.inference_mode()
 def recursions(
-    net: CRNetA | CRNetB, original: Tensor, scale: int, protocol: Protocol | None = None
+    net: CRNetA | CRNetB | SparseCRNetA | SparseCRNetB,
+    original: Tensor,
+    scale: int,
+    protocol: Protocol | None = None,
 ) -> list[Recursion]:
     """Return image, PSNR, SSIM and sparsity of every code z_0, …, z_K, from one pass.
+
+    With certified codes, these are the codes of the last block.
 
     The image is not cut into tiles.  For large images use
     :func:`crnet.measuring.evaluate.score_recursions`.
 
     Parameters
     ----------
-    net : CRNetA or CRNetB
+    net : CRNetA, CRNetB, SparseCRNetA or SparseCRNetB
         The network.
     original : Tensor, shape (1, 1 or 3, H, W), uint8
         The original, from :func:`crnet.data.read_y` or :func:`crnet.data.read_rgb`.
@@ -148,7 +182,7 @@ def recursions(
     """
     protocol = protocol or (TABLE_2 if net.enlarged else TABLE_3)
     original, lr = pair(original, scale, protocol)
-    x = (bicubic(lr, scale) if net.enlarged else lr).to(net.cista.S)
+    x = (bicubic(lr, scale) if net.enlarged else lr).to(next(net.parameters()))
     found: list[Recursion] = []
     previous: Tensor | None = None
     for z, image in net.codes_and_images(x, scale):

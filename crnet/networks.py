@@ -87,7 +87,7 @@ class KnowsReach(Protocol):
 
 @runtime_checkable
 class Coded(Protocol):
-    """A network whose recursions have codes, each with its image: CRNet-A and CRNet-B."""
+    """A network whose recursions have codes, each with its image."""
 
     def codes_and_images(self, x: Tensor, scale: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield z_k and its image for k = 0, …, K in one pass over the network's input x."""

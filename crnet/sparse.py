@@ -22,7 +22,7 @@ networks analyzed via convolutional sparse coding", JMLR 18, 2017.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -87,6 +87,16 @@ class _SparseCodes(nn.Module):
         if kind != "meta" and torch.is_autocast_enabled(kind):
             y = y.to(torch.get_autocast_dtype(kind))
         return F.conv2d(y.relu_(), self.F1, padding=1).relu_()
+
+    def last_codes(self, x: Tensor) -> Iterator[Tensor]:
+        """Yield the codes z_0, …, z_K of the last block."""
+        last = len(self.stack.blocks) - 1
+        return (z for b, z in self.stack.codes(self.features(x)) if b == last)
+
+    @torch.no_grad()
+    def certify(self, x: Tensor, recursions: int | None) -> StackCertificate:
+        """Return the certificate of the codes of x."""
+        return self.stack.certify(self.features(x), recursions=recursions)
 
     @property
     def recursions(self) -> int:
@@ -174,18 +184,22 @@ class SparseCRNetA(nn.Module):
         z: Tensor = self.coder.stack(self.coder.features(x))
         return z
 
-    def reconstruct(self, x: Tensor, z: Tensor) -> Tensor:
-        """Return x + Σ_m z_m * a_m, (B, C, H, W)."""
+    def codes_and_images(self, x: Tensor, scale: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield z_k of the last block and its image, k = 0, …, K; `scale` is unused."""
+        for z in self.coder.last_codes(x):
+            yield z, self.reconstruct(x, z)
+
+    def reconstruct(self, x: Tensor, z: Tensor, scale: int = 1) -> Tensor:
+        """Return x + Σ_m z_m * a_m, (B, C, H, W); `scale` is unused."""
         return x + _draw(z, self.draw).to(x.dtype)
 
     def atoms(self) -> Tensor:
         """Return the atoms a_m, (m0, C, k, k): what a unit code adds to the image."""
         return self.draw.detach().transpose(0, 1).flip(2, 3)
 
-    def certify(self, x: Tensor) -> StackCertificate:
+    def certify(self, x: Tensor, *, recursions: int | None = None) -> StackCertificate:
         """Return the certificate of the codes of images x, see :class:`csc.RidgeStack`."""
-        with torch.no_grad():
-            return self.coder.stack.certify(self.coder.features(x))
+        return self.coder.certify(x, recursions)
 
     def project(self) -> None:
         """Put the dictionaries back under their bound; training calls it every few steps."""
@@ -262,6 +276,11 @@ class SparseCRNetB(nn.Module):
         z: Tensor = self.coder.stack(self.coder.features(x))
         return z
 
+    def codes_and_images(self, x: Tensor, scale: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield z_k of the last block and its image, k = 0, …, K."""
+        for z in self.coder.last_codes(x):
+            yield z, self.reconstruct(x, z, scale)
+
     def reconstruct(self, x: Tensor, z: Tensor, scale: int) -> Tensor:
         """Return bicubic(x) + Σ_m z_m * a_m for the atoms of a scale, (B, 3, scale·h, scale·w).
 
@@ -287,10 +306,9 @@ class SparseCRNetB(nn.Module):
         spread = F.conv2d(F.pad(delta, (k - 1,) * 4), draw)  # (m0, 3 s², k, k)
         return F.pixel_shuffle(spread, scale)
 
-    def certify(self, x: Tensor) -> StackCertificate:
+    def certify(self, x: Tensor, *, recursions: int | None = None) -> StackCertificate:
         """Return the certificate of the codes of LR images x, see :class:`csc.RidgeStack`."""
-        with torch.no_grad():
-            return self.coder.stack.certify(self.coder.features(x))
+        return self.coder.certify(x, recursions)
 
     def project(self) -> None:
         """Put the dictionaries back under their bound; training calls it every few steps."""

@@ -22,6 +22,7 @@ COMMANDS = (
         "show systems side by side: a table and a sheet of crops",
         "crnet.cli.compare",
     ),
+    ("inspect", "write a page that shows how a network draws an image", "crnet.cli.inspect"),
     ("data", "look at image sets: crnet data check", ""),
     ("train", "train a network by a recipe", "crnet.cli.train"),
     ("export", "measure a network and write it as a weights file", "crnet.cli.export"),

@@ -36,6 +36,7 @@ Papyan, Romano, Elad, "Convolutional neural networks analyzed via convolutional 
 JMLR 18, 2017: layered basis pursuit.
 """
 
+import copy
 import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, cast
@@ -211,9 +212,7 @@ class RidgeBlock(nn.Module):
         gap = 0.5 * _squared(z - a.relu()) + (z * (-a).relu()).sum((1, 2, 3))
         moved = _squared(z - (z - self.step * (z - a)).relu()).sqrt()
         distance = torch.minimum((2 * gap).sqrt(), moved / self.step)
-        least = _squared(z).sqrt() - distance  # ‖z*‖ is at least this
-        relative = torch.where(least > 0, distance / least, torch.inf)
-        return BlockCertificate(objective, gap, distance, torch.where(distance > 0, relative, 0.0))
+        return BlockCertificate(objective, gap, distance, _relative(distance, z))
 
     @torch.no_grad()
     def as_problem(self, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -244,10 +243,14 @@ class StackCertificate(NamedTuple):
     blocks : certificate of each block, for the features that it was given.
     total : (blocks, B) float64, a bound on the distance of each block's codes from those of the
     exact stack, in which every block is solved to its minimiser.
+    total_relative : the same, relative to the norm of the codes of the exact stack.
+    nonzero : (blocks, B) float64, fraction of the codes that are not zero.
     """
 
     blocks: tuple[BlockCertificate, ...]
     total: Tensor
+    total_relative: Tensor
+    nonzero: Tensor
 
 
 class RidgeStack(nn.Module):
@@ -285,28 +288,73 @@ class RidgeStack(nn.Module):
         """Return the codes of every block."""
         return [z for _, z in self._run(y)]
 
+    def codes(self, y: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """Yield (b, z_k) for the recursions k = 0, …, K of every block b, in order."""
+        for b, block in enumerate(self._blocks()):
+            for z in block.codes(y):
+                yield b, z
+            y = self._next(b, y, z)
+
     def project(self) -> None:
         """Project every block; call it after an optimizer step."""
         for block in self._blocks():
             block.project()
 
     @torch.no_grad()
-    def certify(self, y: Tensor) -> StackCertificate:
+    def certify(self, y: Tensor, *, recursions: int | None = None) -> StackCertificate:
         """Return what is proven about the codes for features y.
 
         A block's minimiser is a 1-Lipschitz function of u = W ⊗ y.  So an error e in its features
         moves its minimiser by at most ‖W‖ e.  An error e in its codes moves the next features by
-        at most ‖H‖ e.
+        at most ‖H‖ e, and their rounding adds to that.  The product of these norms makes `total`
+        loose.  With `recursions` a second stack runs in float64, much nearer to the exact one:
+        its own `total` is small, and the distance of the two stacks is measured.
+
+        Parameters
+        ----------
+        y : Tensor, shape (B, C, H, W)
+            Features.
+        recursions : int, optional
+            Recursions of the second stack; 20 leave 1e-10 of the way at bound 1.
         """
-        found: list[BlockCertificate] = []
+        norms = [norm_bound(block.W) for block in self._blocks()]
+        back = [norm_bound(H) for H in self.back]
+        found = self._certify(y, norms, back)
+        if recursions is None:
+            return found
+        nearer = copy.deepcopy(self).double()
+        for block in nearer._blocks():
+            block.recursions = recursions
+        codes, theirs = self.all_codes(y), nearer.all_codes(y.double())
+        apart = [_squared(z - there).sqrt() for z, there in zip(codes, theirs, strict=True)]
+        further = nearer._certify(y.double(), norms, back).total
+        total = torch.minimum(found.total, torch.stack(apart) + further)
+        relative = [_relative(*given) for given in zip(total, codes, strict=True)]
+        return found._replace(total=total, total_relative=torch.stack(relative))
+
+    def _certify(
+        self, y: Tensor, norms: Sequence[float], back: Sequence[float]
+    ) -> StackCertificate:
+        """Return the certificate of one run, with the loose `total`; norms are of W and H."""
+        blocks: list[BlockCertificate] = []
         total: list[Tensor] = []
-        before: Tensor | float = 0.0  # bound on the error of the block's features
+        relative: list[Tensor] = []
+        nonzero: list[Tensor] = []
+        exact = y.double()  # the features without rounding
+        before = exact.new_zeros(len(y))  # bound on the error of the block's features
         for b, (block, (features, z)) in enumerate(zip(self._blocks(), self._run(y), strict=True)):
-            found.append(block.certify(features, z))
-            total.append(found[-1].distance + norm_bound(block.W) * before)
+            before = before + _squared(features - exact).sqrt()
+            blocks.append(block.certify(features, z))
+            total.append(blocks[-1].distance + norms[b] * before)
+            relative.append(_relative(total[-1], z))
+            nonzero.append((z != 0).double().mean((1, 2, 3)))
             if b < len(self.back):
-                before = before + norm_bound(self.back[b]) * total[-1]
-        return StackCertificate(tuple(found), torch.stack(total))
+                H = self.back[b].double()
+                exact = features.double() + F.conv2d(z.double(), H, padding=centre(H))
+                before = before + back[b] * total[-1]
+        return StackCertificate(
+            tuple(blocks), torch.stack(total), torch.stack(relative), torch.stack(nonzero)
+        )
 
     def _blocks(self) -> Iterator[RidgeBlock]:
         for block in self.blocks:
@@ -317,9 +365,14 @@ class RidgeStack(nn.Module):
         for b, block in enumerate(self._blocks()):
             z = block(y)
             yield y, z
-            if b < len(self.back):
-                H = self.back[b]
-                y = y + F.conv2d(z, H, padding=centre(H))
+            y = self._next(b, y, z)
+
+    def _next(self, b: int, y: Tensor, z: Tensor) -> Tensor:
+        """Return the features of block b + 1; those of the last block stay."""
+        if b == len(self.back):
+            return y
+        H = self.back[b]
+        return y + F.conv2d(z, H, padding=centre(H))
 
 
 class TiedBlock(nn.Module):
@@ -476,6 +529,13 @@ def _check_block(D: Tensor, W: Tensor, lam: Tensor, recursions: int, bound: floa
     check_weight(lam, (1, len(D), 1, 1))
     if recursions < 0 or not 0 < bound < math.inf:
         raise ValueError(f"recursions must be ≥ 0 and bound > 0, got {recursions} and {bound}")
+
+
+def _relative(distance: Tensor, z: Tensor) -> Tensor:
+    """Return a bound on ‖z − z*‖/‖z*‖ from one on ‖z − z*‖; infinite where z* may be zero."""
+    least = _squared(z.double()).sqrt() - distance  # ‖z*‖ is at least this
+    relative = torch.where(least > 0, distance / least, torch.inf)
+    return torch.where(distance > 0, relative, 0.0)
 
 
 def _border(kernel: Tensor) -> tuple[int, int, int, int]:
