@@ -177,7 +177,8 @@ def test_ctrl_c_during_the_first_compilation_is_one_line(here: Path) -> None:
         command, capture_output=True, text=True, env=environment, check=False, timeout=600
     )
     assert (run.returncode, run.stdout) == (130, "")
-    assert run.stderr.splitlines() == [
+    lines = [line for line in run.stderr.splitlines() if "so far" not in line]  # progress
+    assert lines == [
         "crnet: compiling for 5×5 atoms, once; this takes some seconds", "crnet: interrupted"
     ]  # fmt: skip
     assert sorted(os.listdir()) == ["a.png", "cache"]
