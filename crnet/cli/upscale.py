@@ -135,7 +135,6 @@ def run(arguments: argparse.Namespace) -> int:
 
     with processes(0 if here else arguments.workers) as executor:
         for i, outcome in each(enlarge, jobs, executor, on_lost=lose):
-            check_interrupt()
             if outcome.error is not None:
                 failed.add(i)
                 fail(outcome.error, 1)
@@ -146,6 +145,7 @@ def run(arguments: argparse.Namespace) -> int:
             if outcome.lost:
                 lost, of = words(outcome.lost, "and"), Path(_name(source, "input")).name
                 tell(f"crnet: {_name(path, 'output')}: does not keep {lost} of {of}")
+            check_interrupt()
     if failed and len(jobs) > 1:
         tell(f"crnet: {len(failed)} of {len(jobs)} files failed")
     return 1 if failed else 0
