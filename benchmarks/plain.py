@@ -66,17 +66,18 @@ def race(runs: dict[str, Callable[[], object]], repeats: int) -> dict[str, float
 
 
 @torch.inference_mode()
-def conv_rate(repeats: int, device: str = "cpu") -> float:
-    """Return the best rate of a bfloat16 3×3 convolution of 128 maps, in FLOP/s.
+def conv_rate(repeats: int, precision: str, device: str = "cpu") -> float:
+    """Return the best rate of a 3×3 convolution of 128 maps in a precision, in FLOP/s.
 
     Channels last; one image on a CPU and 32 on a GPU, of 64² to 256² pixels.
     """
     gpu = device != "cpu"
     batch, form = 32 if gpu else 1, torch.channels_last
-    weight = torch.randn(128, 128, 3, 3, device=device).bfloat16().contiguous(memory_format=form)
+    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    weight = torch.randn(128, 128, 3, 3, device=device).to(dtype).contiguous(memory_format=form)
     best = 0.0
     for side in (64, 96, 128, 192, 256):
-        z = torch.rand(batch, 128, side, side, device=device).bfloat16()
+        z = torch.rand(batch, 128, side, side, device=device).to(dtype)
         z = z.contiguous(memory_format=form)
         n = max(1, 256**2 // side**2)
 
@@ -96,7 +97,7 @@ def tell(seconds: dict[str, float], work: float) -> None:
     """Print a line per run: time, rate, and how many times as fast as "plain float32"."""
     for name, t in seconds.items():
         ratio = seconds["plain float32"] / t
-        print(f"  {name:15} {1e3 * t:8.0f} ms {work / t / 1e9:6.0f} GFLOP/s   x{ratio:.2f}")
+        print(f"  {name:21} {1e3 * t:8.0f} ms {work / t / 1e9:6.0f} GFLOP/s   x{ratio:.2f}")
 
 
 def finish(ratios: dict[str, float], file: Path | None) -> None:

@@ -6,16 +6,16 @@
 On a CPU, CRNet-A against the plain module:
 
 1. A step (forward, L1, backward, Adam) of n0 = 64, m0 = 128, K = 12 on a batch of 41×41: ours as
-   `crnet train` runs it (bfloat16 autocast, channels last, W ⊗ y once), and the plain module
-   (float32, NCHW; benchmarks/plain.py) with the same weights, in turn.  `step_speedup` is the ratio
-   of their medians.
+   `crnet train` runs it (in the precision that `auto` chooses, channels last, W ⊗ y once), and the
+   plain module (float32, NCHW; benchmarks/plain.py) with the same weights, in turn.
+   `step_speedup` is the ratio of their medians.
 2. A step at K = 25 with and without recomputing the recursions, each in a process of its own.
    `recompute_memory_ratio` is the ratio of their peaks of resident memory above what the process
    held before the step.  `recompute_time_ratio` is the ratio of their median times.
 
 With `--device`, the whole engine (`crnet train` with patches, optimizer and averages) on photos of
 noise: its arithmetic per second, and `conv_rate_fraction`, which is that over the best rate of a
-single bfloat16 3×3 convolution on the same device.
+single 3×3 convolution in the same precision on the same device.
 
 Quote the ratios; the seconds depend on the machine and the moment.
 """
@@ -36,6 +36,7 @@ from plain import Plain, conv_rate, finish, multiplications, race, tell
 from torch import nn
 
 from crnet import CRNetA, networks
+from crnet.precision import resolve
 from crnet.training.recipe import Recipe, read
 from crnet.training.train import train
 
@@ -48,9 +49,10 @@ def stepper(net: nn.Module, batch: int, *, fast: bool) -> Callable[[], None]:
         net.to(memory_format=torch.channels_last)
         x = x.contiguous(memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(net.parameters(), 1e-4)
+    low = fast and resolve("auto", "cpu") == "bfloat16"
 
     def step() -> None:
-        with torch.autocast("cpu", torch.bfloat16, enabled=fast):
+        with torch.autocast("cpu", torch.bfloat16, enabled=low):
             out = net(x)
         loss = (out.float() - target).abs().mean()
         optimizer.zero_grad()
@@ -110,11 +112,12 @@ def measure_engine(arguments: argparse.Namespace) -> None:
     changes |= {"validation": [], "exclude": [], "teacher": "", "start": ""}
     if arguments.side:
         changes["patch"] = arguments.side
-    recipe = read(arguments.recipe, changes)
-    rate = conv_rate(arguments.repeats, arguments.device)
+    recipe = read(arguments.recipe, {**changes, "precision": "auto"})
+    precision = resolve("auto", arguments.device)
+    rate = conv_rate(arguments.repeats, precision, arguments.device)
     patches = engine(recipe, arguments.device)
     reached = patches * arithmetic(recipe)
-    print(f"one bfloat16 3x3 convolution     {rate / 1e12:8.2f} TFLOP/s on {arguments.device}")
+    print(f"one 3x3 convolution, {precision:11} {rate / 1e12:8.2f} TFLOP/s on {arguments.device}")
     print(f"{arguments.recipe + ',':18} {recipe.batch:4} patches {reached / 1e12:8.2f} TFLOP/s, "
           f"{patches:.0f} patches/s, {patches / recipe.batch:.1f} steps/s")  # fmt: skip
     finish({"conv_rate_fraction": reached / rate}, arguments.json)
@@ -146,7 +149,7 @@ def main() -> None:
         "ours": stepper(network(12), batch, fast=True),
         "plain float32": stepper(Plain(net), batch, fast=False),
         "W once": stepper(Plain(net, once=True), batch, fast=False),
-        "plain bfloat16": stepper(Plain(net), batch, fast=True),
+        "plain, precision auto": stepper(Plain(net), batch, fast=True),
     }
     seconds = race(runs, arguments.repeats)
     pixels = batch * 41**2

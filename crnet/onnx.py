@@ -45,7 +45,7 @@ def onnx_file(net: Network, scale: int) -> bytes:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
-                _AtScale(net, scale).eval(),
+                AtScale(net, scale).eval(),
                 (x,),
                 dynamo=True,
                 verbose=False,
@@ -64,7 +64,7 @@ def onnx_file(net: Network, scale: int) -> bytes:
     return written
 
 
-class _AtScale(nn.Module):
+class AtScale(nn.Module):
     """A network as a map from LR to HR at one scale."""
 
     def __init__(self, net: Network, scale: int) -> None:
@@ -72,6 +72,7 @@ class _AtScale(nn.Module):
         self.net, self.scale = net, scale
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map LR images (B, C, h, w) to HR images (B, C, scale·h, scale·w)."""
         if self.net.enlarged:
             s = self.scale
             x = resample(x, (s * x.shape[-2], s * x.shape[-1]), (s, s))
