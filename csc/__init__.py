@@ -10,6 +10,7 @@ from csc import analysis, attribution
 from csc.bounds import dual_point, duality_gap, gradient, lam_max, lipschitz, objective
 from csc.conv import adjoint, gram, synthesis
 from csc.dictionary import dct_dictionary, per_channel, random_dictionary, unit_norm
+from csc.estimator import ConvolutionalSparseCoding
 from csc.filters import tikhonov_filter
 from csc.images import read_images
 from csc.implicit import SparseCoding, attach_gradients, sparse_code
@@ -27,16 +28,19 @@ from csc.solvers.fista import fista
 from csc.solvers.ista import ista
 from csc.solvers.parallel import ParallelSolver
 from csc.solvers.protocol import Solver
+from csc.tasks import Restored, denoise, inpaint, photo_dictionary
 
 __version__ = "0.1.0"
 
 __all__ = [
     "CISTA",
+    "ConvolutionalSparseCoding",
     "Kernels",
     "LearnedDictionary",
     "LearningState",
     "LearningStep",
     "ParallelSolver",
+    "Restored",
     "RidgeBlock",
     "RidgeStack",
     "Solution",
@@ -52,12 +56,14 @@ __all__ = [
     "contraction",
     "coordinate_descent",
     "dct_dictionary",
+    "denoise",
     "distance",
     "dual_point",
     "duality_gap",
     "fista",
     "gradient",
     "gram",
+    "inpaint",
     "ista",
     "lam_max",
     "learn_dictionary",
@@ -65,6 +71,7 @@ __all__ = [
     "nonneg_soft_threshold",
     "objective",
     "per_channel",
+    "photo_dictionary",
     "random_dictionary",
     "read_images",
     "recur",

@@ -317,7 +317,7 @@ def _step(
     coded = code([x.cpu() for x in images], state["D"], settings)
 
     discount = (1 - 1 / t) ** settings["forgetting"]
-    A = (discount * state["A"]).add_(coded.A)
+    A = coded.A.add_(discount * state["A"])  # in place: A is the largest tensor of a run
     B = discount * state["B"] + coded.B
     D = minimise_surrogate(A, B, state["D"].double(), settings["dictionary_tol"])
     D = D.to(state["D"].dtype, copy=True)  # a copy: the old state must not change
@@ -482,9 +482,9 @@ def _in_memory_known(
         raise ValueError("a mask needs images in memory; give a tensor or a list of images")
     if isinstance(images, Tensor):
         check_images(images, "images")
-        images = list(images.split(1))
+        images = [images[i : i + 1] for i in range(len(images))]
     if isinstance(mask, Tensor):
-        mask = [mask] if mask.ndim != 4 or len(mask) == 1 else list(mask.split(1))
+        mask = [mask] if mask.ndim != 4 else [mask[i : i + 1] for i in range(len(mask))]
         mask = mask * len(images) if len(mask) == 1 else mask
     if len(mask) != len(images):
         raise ValueError(f"there are {len(images)} images but {len(mask)} masks; give one for each")
