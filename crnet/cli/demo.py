@@ -1,4 +1,4 @@
-"""``crnet demo``: reduce a real photo, upscale it with the recommended network, draw its codes."""
+"""``crnet demo``: reduce a real photo, upscale it with a network, and draw its codes."""
 
 import argparse
 from collections.abc import Iterator
@@ -9,20 +9,28 @@ import torch
 
 from baselines.resample import bicubic, imresize, modcrop
 from crnet.analysis import recursions
+from crnet.certificate import Certified, CodesCertificate, certify_codes
 from crnet.cli.arguments import Parser
-from crnet.cli.messages import say
-from crnet.cli.options import open_device
-from crnet.data import read_rgb
+from crnet.cli.messages import UsageError, say
+from crnet.cli.options import MODEL, check_scales, open_device
+from crnet.data import read_rgb, read_y
 from crnet.files import Picture, output_file, read_picture
-from crnet.loading import RECOMMENDED, load
+from crnet.loading import RECOMMENDED, card, load
 from crnet.measuring.evaluate import score
-from crnet.measuring.protocol import TABLE_3, pair
-from crnet.model import CRNetB
+from crnet.measuring.protocol import pair, protocol_of
+from crnet.model import CRNetA, CRNetB
+from crnet.sparse import SparseCRNetA, SparseCRNetB
 from crnet.upscale import Upscaler, upscale_picture
 from csc.analysis import usage
 
 CROPS = ((105, 450, 100), (180, 150, 100))
 """Row, column and side of the parts of the photo that are shown enlarged."""
+
+NAMES = {"CRNetA": "CRNet-A", "CRNetB": "CRNet-B"} | {
+    "SparseCRNetA": "CRNet-A sparse",
+    "SparseCRNetB": "CRNet-B sparse",
+}
+"""The networks with codes: their classes and their names in the report."""
 
 
 def add(p: Parser) -> None:
@@ -35,11 +43,18 @@ def add(p: Parser) -> None:
         help="folder of the two PNGs (default: demo)",
     )
     p.add_argument("--scale", type=int, choices=(2, 3, 4), default=3, help="factor (default: 3)")
+    p.add_argument(
+        "--model", default=RECOMMENDED, metavar="NAME", help=f"{MODEL} (default: {RECOMMENDED})"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the demo and print its report."""
-    for line in report(arguments.out, arguments.scale):
+    about = card(arguments.model)
+    check_scales(about.name, about.scales, [arguments.scale])
+    if about.architecture not in NAMES:
+        raise UsageError(f"{about.name} has no codes to draw; crnet-a and crnet-b have")
+    for line in report(arguments.out, arguments.scale, arguments.model):
         say(line)
     return 0
 
@@ -60,7 +75,7 @@ def photo() -> Path:
     raise FileNotFoundError("sporco's example photo kodim23.png is not installed")
 
 
-def report(folder: Path, scale: int = 3) -> Iterator[str]:
+def report(folder: Path, scale: int = 3, model: str = RECOMMENDED) -> Iterator[str]:
     """Run the demo, write two PNGs into `folder`, and yield the lines of its report.
 
     Raises
@@ -70,17 +85,19 @@ def report(folder: Path, scale: int = 3) -> Iterator[str]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = photo()
-    net = load(RECOMMENDED).to(open_device("auto"))
-    assert isinstance(net, CRNetB)  # noqa: S101
-    network = Upscaler(net)
-    x = read_rgb(path)
+    net = load(model).to(open_device("auto"))
+    assert isinstance(net, CRNetA | CRNetB | SparseCRNetA | SparseCRNetB)  # noqa: S101
+    network, title = Upscaler(net), NAMES[type(net).__name__]
+    protocol = protocol_of(network)
+    x = read_rgb(path) if net.rgb else read_y(path)
     H, W = x.shape[-2:]
     yield f"{path.name}, {W}x{H}, reduced x{scale} by MATLAB bicubic and enlarged again; on Y:"
     yield ""
-    yield f"  {'':8}  PSNR dB    SSIM  seconds"
-    for name, system in (("bicubic", bicubic), ("CRNet-B", network)):
-        decibels, similarity, seconds = score(x, scale, system, TABLE_3)
-        yield f"  {name:8}  {decibels:7.2f}  {similarity:.4f}  {seconds:7.2f}"
+    width = max(8, len(title))
+    yield f"  {'':{width}}  PSNR dB    SSIM  seconds"
+    for name, system in (("bicubic", bicubic), (title, network)):
+        decibels, similarity, seconds = score(x, scale, system, protocol)
+        yield f"  {name:{width}}  {decibels:7.2f}  {similarity:.4f}  {seconds:7.2f}"
 
     original = modcrop(read_picture(path).color, scale)
     reduced = Picture(imresize(original, 1 / scale).clamp(0, 1))
@@ -89,7 +106,7 @@ def report(folder: Path, scale: int = 3) -> Iterator[str]:
     from crnet import plot
     from csc.plot import images as side_by_side
 
-    images = {"original": original[0], "bicubic": enlarged[0], "CRNet-B": sharp[0]}
+    images = {"original": original[0], "bicubic": enlarged[0], title: sharp[0]}
     figure = side_by_side(images, crops=CROPS, title=f"{path.stem}, ×{scale}")
     with output_file(folder / "comparison.png", overwrite=True) as file:
         figure.savefig(file, dpi=170, format="png")
@@ -100,12 +117,18 @@ def report(folder: Path, scale: int = 3) -> Iterator[str]:
     for k, step in enumerate(steps):
         moved = "–" if step.change is None else f"{step.change:.4f}"
         yield f"  {k:11}   {step.nonzero:14.1%}   {moved:>24}   {step.psnr:7.2f}"
-    _, lr = pair(x, scale, TABLE_3)
+    _, lr = pair(x, scale, protocol)
+    own = (bicubic(lr, scale) if net.enlarged else lr).to(next(net.parameters()))
     with torch.inference_mode():
-        *_, z = net.codes(lr.to(net.mean), scale)
-        z = net.crop(z, 1)
+        *_, (z, _) = net.codes_and_images(own, scale)
+        z = net.crop(z, 1) if isinstance(net, CRNetB) else z
+    if isinstance(net, Certified):
+        top, left, side = (n if net.enlarged else n // scale for n in CROPS[0])
+        yield from certificate_lines(
+            certify_codes(net, own[..., top : top + side, left : left + side])
+        )
     figure = plot.codes(
-        net.atoms(scale).mean(1, keepdim=True),
+        _atoms(net, scale).mean(1, keepdim=True),
         z[0],
         usage(z).on,
         [step.nonzero for step in steps],
@@ -115,3 +138,21 @@ def report(folder: Path, scale: int = 3) -> Iterator[str]:
         figure.savefig(file, dpi=90, format="png")
     yield ""
     yield f"wrote {folder / 'comparison.png'} and {folder / 'codes.png'}"
+
+
+def certificate_lines(found: CodesCertificate) -> Iterator[str]:
+    """Yield what is proven about the codes of one image, a line a block."""
+    yield ""
+    yield "  certificate of the first detail: z minimises a stated convex problem, up to"
+    yield "  block   non-zero codes   ‖z − z*‖ / ‖z*‖ at most   gap / |objective| at most"
+    for b, block in enumerate(zip(found.nonzero, found.relative, strict=True)):
+        nonzero, relative = (float(value[0]) for value in block)
+        gap = float(found.gap[b, 0] / found.objective[b, 0].abs())
+        yield f"  {b + 1:5}   {nonzero:14.1%}   {relative:24.2%}   {gap:25.3%}"
+
+
+def _atoms(net: CRNetA | CRNetB | SparseCRNetA | SparseCRNetB, scale: int) -> torch.Tensor:
+    """Return what an isolated unit code adds to the image, for each atom."""
+    if isinstance(net, CRNetB | SparseCRNetB):
+        return net.atoms(scale)
+    return net.atoms()

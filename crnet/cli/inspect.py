@@ -10,6 +10,7 @@ from crnet.cli.messages import UsageError, printable, say
 from crnet.cli.options import MODEL, add_device, check_scales, open_device
 from crnet.color import rgb_to_ycbcr
 from crnet.files import output_file, read_picture
+from crnet.loading import RECOMMENDED
 from crnet.systems import find
 from crnet.upscale import Upscaler
 
@@ -29,7 +30,9 @@ def add(p: Parser) -> None:
         default=Path("report.html"),
         help="page to write, a .html file (default: report.html)",
     )
-    p.add_argument("--model", default="crnet-a", metavar="NAME", help=f"{MODEL} (default: crnet-a)")
+    p.add_argument(
+        "--model", default=RECOMMENDED, metavar="NAME", help=f"{MODEL} (default: {RECOMMENDED})"
+    )
     p.add_argument(
         "--crop",
         nargs=3,

@@ -8,6 +8,7 @@ import crnet
 from crnet import plot
 from crnet.cli import demo
 from csc import plot as figures
+from tests.crnet.test_sparse import SIZES, net_a, net_b
 
 
 def test_the_demo_shows_a_gain_and_draws_it(tmp_path: Path, monkeypatch) -> None:
@@ -27,6 +28,23 @@ def test_the_demo_shows_a_gain_and_draws_it(tmp_path: Path, monkeypatch) -> None
         with Image.open(tmp_path / "made" / name) as image:
             assert min(image.size) > 400
     assert len(list((tmp_path / "made").iterdir())) == 2
+
+
+def test_certified_networks_print_their_certificate(tmp_path: Path, monkeypatch) -> None:
+    with Image.open(demo.photo()) as image:
+        image.crop((430, 110, 502, 182)).save(tmp_path / "eye.png")
+    monkeypatch.setattr(demo, "photo", lambda: tmp_path / "eye.png")
+    monkeypatch.setattr(demo, "CROPS", ((6, 9, 48), (3, 6, 48)))
+    for net in (net_a(), net_b()):
+        sizes = {**SIZES, "recursions": 2}
+        about = crnet.Card("x", type(net).__name__, sizes, (2, 3, 4), {}, {})
+        crnet.save(tmp_path / "x.safetensors", net, about)
+        lines = list(demo.report(tmp_path / "made", 3, str(tmp_path / "x.safetensors")))
+        start = next(i for i, line in enumerate(lines) if line.startswith("  block"))
+        rows = [line.split() for line in lines[start + 1 : start + 4]]
+        assert [row[0] for row in rows] == ["1", "2", "3"]
+        assert all(0 < float(row[2].rstrip("%")) < 10 for row in rows)
+        assert (tmp_path / "made" / "codes.png").is_file()
 
 
 def test_figures_draw_what_they_are_given() -> None:
