@@ -7,7 +7,7 @@
 # NETWORKS (names of the table below, in this order).
 #
 # 1. The tests that need a GPU, two minutes at most.
-# 2. Two rates: a bfloat16 3x3 convolution, and a training step.
+# 2. Two rates: a 3x3 convolution, and a training step, both in the faster precision.
 # 3. Training.  Each network has a part of the minutes, and ends annealed.
 # 4. Weights with their PSNR on the test sets at hand.
 #
@@ -39,6 +39,8 @@ recipe_of() {
                   "--lr 6e-4 --ema 0.9995" ;;
     crnet-b-large) echo "4 crnet-b-compact --m0 256 --recursions 25 --border 4 --batch 32" \
                         "--patch 48 --lr 8e-4 --ema 0.9995" ;;
+    crnet-b-sparse) echo "5 crnet-b-sparse --batch 64 --patch 48 --ema 0.9995" ;;
+    crnet-a-sparse) echo "3 crnet-a-sparse --batch 64 --patch 64 --ema 0.9995" ;;
     *) echo "gpu.sh: no network $1" >&2; exit 2 ;;
   esac
 }
@@ -72,7 +74,8 @@ publish() { # NAME: its log, averaged weights and state, each replaced as a whol
   [ -e "$RUNS/$1/last.ckpt" ] || return 0
   rm -rf "$OUT/$1.new" && mkdir "$OUT/$1.new" &&
     split -b 15000000 "$RUNS/$1/last.ckpt" "$OUT/$1.new/" &&
-    rm -rf "$OUT/$1.state" && mv "$OUT/$1.new" "$OUT/$1.state"
+    rm -rf "$OUT/$1.old" && { [ ! -e "$OUT/$1.state" ] || mv "$OUT/$1.state" "$OUT/$1.old"; } &&
+    mv "$OUT/$1.new" "$OUT/$1.state" && rm -rf "$OUT/$1.old"
   "${CRNET[@]}" export "$RUNS/$1/last.ckpt" "$OUT/$1.safetensors" --sets --overwrite >/dev/null
 }
 
@@ -124,7 +127,7 @@ train() { # NAME MINUTES ARGUMENTS: start a run, or go on with it
 say "tests"
 if "$PYTHON" -c 'import pytest, hypothesis' 2>/dev/null; then
   (cd "$ROOT" && timeout 120 "$PYTHON" -m pytest -q -p no:cacheprovider -m cuda \
-    tests/crnet/training 2>&1) | tail -n 25 | tee -a "$OUT/gpu.log"
+    tests/test_cuda.py tests/crnet/training 2>&1) | tail -n 25 | tee -a "$OUT/gpu.log"
 else
   say "no pytest or no hypothesis here: the tests are left out"
 fi
