@@ -26,7 +26,7 @@ Irani, Peleg, "Improving resolution by image registration", CVGIP 53(3), 1991 (b
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -42,7 +42,7 @@ from csc.checks import check_finite, check_images
 
 LEAST_NORM = 1 / 255  # ε: derivatives of a smaller norm are not scaled up, as in the package
 CODING_TOL = 1e-2  # finer codes change PSNR on Set5 by a few thousandths of a decibel
-PATCHES = 2048  # coded together: enough to keep the processor busy, and they fit into its cache
+PATCHES = 512  # coded together: enough to keep the processor busy, and they fit into its cache
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,8 @@ class ScSR:
         Steps of back-projection.
     stride : int
         Pixels from one patch to the next.
+    on_tile : callable, optional
+        Called with (done, total) of the bands of patches: before the first and after each.
     """
 
     dictionaries: Mapping[int, Coupled]
@@ -71,6 +73,7 @@ class ScSR:
     gain: float = 1.2
     steps: int = 20
     stride: int = 2
+    on_tile: Callable[[int, int], None] | None = None
     channels: ClassVar[int] = 1
 
     @property
@@ -86,6 +89,12 @@ class ScSR:
     def parameters_at(self, scale: int) -> int:
         """Count the numbers in the dictionaries of a scale."""
         return self.at(scale).parameters
+
+    def following(
+        self, on_tile: Callable[[int, int], None], memory_mib: float | None = None
+    ) -> "ScSR":
+        """Return the same system, which calls `on_tile`; its memory does not depend on a budget."""
+        return replace(self, on_tile=on_tile)
 
     def at(self, scale: int) -> Coupled:
         """Return the coupled dictionaries of a scale.
@@ -122,7 +131,8 @@ class ScSR:
             contrast = self.gain * (u - m).norm(dim=1, keepdim=True)
             return torch.where(size > 0, m + contrast * h / size, u)
 
-        sr = map_patches(sharpen, torch.cat([u, features(u)], 1), p, self.stride)
+        stacked = torch.cat([u, features(u)], 1)
+        sr = map_patches(sharpen, stacked, p, self.stride, on_band=self.on_tile)
         return back_project(sr, x, self.steps)
 
 
@@ -164,7 +174,14 @@ def load(path: str | Path | None = None) -> ScSR:
         raise WeightsError(f"{path} holds no dictionaries of ScSR: {error}") from error
 
 
-def map_patches(change: Callable[[Tensor], Tensor], x: Tensor, p: int, stride: int = 1) -> Tensor:
+def map_patches(
+    change: Callable[[Tensor], Tensor],
+    x: Tensor,
+    p: int,
+    stride: int = 1,
+    *,
+    on_band: Callable[[int, int], None] | None = None,
+) -> Tensor:
     """Replace all p×p patches of images by `change(patches)`, and average where they overlap.
 
     Parameters
@@ -178,6 +195,8 @@ def map_patches(change: Callable[[Tensor], Tensor], x: Tensor, p: int, stride: i
     stride : int
         Pixels from one patch to the next, ≤ p.  The image is replicated beyond its lower and right
         border, so the last patches cover the border.
+    on_band : callable, optional
+        Called with (done, total) of the bands of patches: before the first and after each.
 
     Returns
     -------
@@ -190,13 +209,18 @@ def map_patches(change: Callable[[Tensor], Tensor], x: Tensor, p: int, stride: i
     total = x.new_zeros(B, 1, height, width)
     across = (width - p) // stride + 1
     step = stride * max(1, PATCHES // (B * across))  # pixels from one band of patches to the next
-    for top in range(0, height - p + 1, step):
+    bands = range(0, height - p + 1, step)
+    if on_band:
+        on_band(0, len(bands))
+    for done, top in enumerate(bands, 1):
         band = x[..., top : top + step - stride + p, :]
         patches = F.unfold(band, p, stride=stride).transpose(1, 2)  # (B, n, C·p²)
         changed = change(patches.flatten(0, 1)).view(B, -1, p * p).transpose(1, 2)
         total[..., top : top + step - stride + p, :] += F.fold(
             changed, (band.shape[-2], width), p, stride=stride
         )
+        if on_band:
+            on_band(done, len(bands))
     grid = x.new_ones(1, 1, (height - p) // stride + 1, across)
     count = F.conv_transpose2d(grid, x.new_ones(1, 1, p, p), stride=stride)
     return (total / count)[..., :H, :W]

@@ -139,6 +139,15 @@ def test_it_is_sharper_than_bicubic() -> None:
     assert ours < 0.75 * theirs
 
 
+def test_every_band_is_told_and_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("baselines.sparse.scsr.PATCHES", 10)
+    system, x, told = load(), torch.rand(1, 1, 12, 12), []
+    followed = system.following(lambda done, total: told.append((done, total)))
+    assert torch.equal(followed(x, 2), system(x, 2))
+    assert len(told) > 4
+    assert told == [(done, told[-1][1]) for done in range(len(told))]
+
+
 def test_files_that_are_no_dictionaries(tmp_path: Path) -> None:
     path = tmp_path / "scsr.safetensors"
     tensors, card = read(bundled("scsr"))
