@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
 from torch import Tensor
 
 from crnet.analysis import fewest_recursions
@@ -138,12 +139,66 @@ def codes(
         ylabel=r"$\|z_k - z_{k-1}\|\,/\,\|z_k\|$",
         title="Change of the codes",
     )
+    for ax in (left, middle):
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ranked = np.sort(usage.cpu().numpy())[::-1]
     right.bar(range(len(ranked)), 100 * ranked, width=1.0, color=GREEN)
     right.set(xlabel="atoms, by rank", ylabel="positions where on (%)", title="Usage of the atoms")
     for ax in (left, middle, right):
         ax.grid(alpha=0.3)
     return figure
+
+
+def drawn(image: Tensor, base: Tensor, maps: Tensor, atoms: Tensor, *, shown: int = 4) -> Figure:
+    """Draw image = base + Σ codes * atoms: the sum, and the codes and atoms of its largest terms.
+
+    Parameters
+    ----------
+    image, base : Tensor, shape (C, H, W), in [0, 1]
+        An image of a network with certified codes, and the bicubic image.
+    maps : Tensor, shape (M, h, w)
+        Codes.
+    atoms : Tensor, shape (M, C, k, k)
+        Atoms.
+    shown : int
+        Number of terms to draw.
+
+    Returns
+    -------
+    Figure
+    """
+    weight = maps.abs().sum((1, 2)) * atoms.abs().amax((1, 2, 3))
+    figure = canvas(3.3 * 3.4, 6.4)
+    upper, lower = figure.subfigures(2, 1, squeeze=False, height_ratios=[1.65, 1])[:, 0]
+    lower.suptitle(f"Σ codes * atoms: the largest {shown} of {len(atoms)} terms", fontsize=11)
+    terms = {"image": image, "=  bicubic": base, "+  Σ codes * atoms, ×3": 0.5 + 3 * (image - base)}
+    for axes, (name, part) in zip(upper.subplots(1, 3), terms.items(), strict=True):
+        axes.imshow(_array(part), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        axes.set_title(name)
+        _bare(axes)
+    cells = lower.subplots(1, 2 * shown, width_ratios=[1.0, 0.45] * shown)
+    for column, m in enumerate(weight.argsort(descending=True)[:shown].tolist()):
+        left, right = cells[2 * column : 2 * column + 2]
+        z = maps[m].cpu().numpy()
+        left.imshow(z, cmap="magma", vmin=0, vmax=float(z.max()) or 1.0)
+        left.set_title(f"{'= ' if column == 0 else '+ '} codes {m}", fontsize=9)
+        top = float(atoms[m].abs().max()) or 1.0
+        right.imshow(_array(0.5 + atoms[m] / (2 * top)), cmap="PuOr", vmin=0, vmax=1)
+        right.set_title("*  atom" + "  + …" * (column == shown - 1), fontsize=9)
+        for axes in (left, right):
+            _bare(axes)
+    return figure
+
+
+def _array(image: Tensor) -> NDArray[np.float32]:
+    """Return (H, W, 3), or (H, W) of one channel, in [0, 1]."""
+    found = image.clamp(0, 1).permute(1, 2, 0).float().cpu().numpy()
+    return np.asarray(found[..., 0] if found.shape[2] == 1 else found)
+
+
+def _bare(axes: Axes) -> None:
+    axes.set_xticks([])
+    axes.set_yticks([])
 
 
 def sheet(looks: Sequence[Comparison]) -> Figure:
@@ -189,5 +244,4 @@ def sheet(looks: Sequence[Comparison]) -> Figure:
 def _show(axes: Axes, image: Tensor, title: str) -> None:
     axes.imshow(image.clamp(0, 1).permute(1, 2, 0).cpu().numpy(), interpolation="nearest")
     axes.set_title(title, fontsize=9)
-    axes.set_xticks([])
-    axes.set_yticks([])
+    _bare(axes)

@@ -9,7 +9,7 @@ import torch
 
 from baselines.resample import bicubic, imresize, modcrop
 from crnet.analysis import recursions
-from crnet.certificate import Certified, CodesCertificate, certify_codes
+from crnet.certificate import CodesCertificate, certify_codes
 from crnet.cli.arguments import Parser
 from crnet.cli.messages import UsageError, say
 from crnet.cli.options import MODEL, check_scales, open_device
@@ -40,7 +40,7 @@ def add(p: Parser) -> None:
         type=Path,
         default=Path("demo"),
         metavar="OUT",
-        help="folder of the two PNGs (default: demo)",
+        help="folder of the PNGs (default: demo)",
     )
     p.add_argument("--scale", type=int, choices=(2, 3, 4), default=3, help="factor (default: 3)")
     p.add_argument(
@@ -76,7 +76,7 @@ def photo() -> Path:
 
 
 def report(folder: Path, scale: int = 3, model: str = RECOMMENDED) -> Iterator[str]:
-    """Run the demo, write two PNGs into `folder`, and yield the lines of its report.
+    """Run the demo, write its PNGs into `folder`, and yield the lines of its report.
 
     Raises
     ------
@@ -122,11 +122,11 @@ def report(folder: Path, scale: int = 3, model: str = RECOMMENDED) -> Iterator[s
     with torch.inference_mode():
         *_, (z, _) = net.codes_and_images(own, scale)
         z = net.crop(z, 1) if isinstance(net, CRNetB) else z
-    if isinstance(net, Certified):
+    if isinstance(net, SparseCRNetA | SparseCRNetB):
         top, left, side = (n if net.enlarged else n // scale for n in CROPS[0])
-        yield from certificate_lines(
-            certify_codes(net, own[..., top : top + side, left : left + side])
-        )
+        cut = own[..., top : top + side, left : left + side]
+        yield from certificate_lines(certify_codes(net, cut))
+        _draw(net, cut, scale, folder / "drawn.png")
     figure = plot.codes(
         _atoms(net, scale).mean(1, keepdim=True),
         z[0],
@@ -138,6 +138,8 @@ def report(folder: Path, scale: int = 3, model: str = RECOMMENDED) -> Iterator[s
         figure.savefig(file, dpi=90, format="png")
     yield ""
     yield f"wrote {folder / 'comparison.png'} and {folder / 'codes.png'}"
+    if isinstance(net, SparseCRNetA | SparseCRNetB):
+        yield f"wrote {folder / 'drawn.png'}"
 
 
 def certificate_lines(found: CodesCertificate) -> Iterator[str]:
@@ -149,6 +151,18 @@ def certificate_lines(found: CodesCertificate) -> Iterator[str]:
         nonzero, relative = (float(value[0]) for value in block)
         gap = float(found.gap[b, 0] / found.objective[b, 0].abs())
         yield f"  {b + 1:5}   {nonzero:14.1%}   {relative:24.2%}   {gap:25.3%}"
+
+
+@torch.inference_mode()
+def _draw(net: SparseCRNetA | SparseCRNetB, x: torch.Tensor, scale: int, path: Path) -> None:
+    """Draw image = bicubic + Σ codes * atoms, for the network's own input."""
+    from crnet import plot
+
+    z = net.codes(x)
+    image, base = net.reconstruct(x, z, scale), net.reconstruct(x, torch.zeros_like(z), scale)
+    figure = plot.drawn(image[0], base[0], z[0], _atoms(net, scale))
+    with output_file(path, overwrite=True) as file:
+        figure.savefig(file, dpi=110, format="png")
 
 
 def _atoms(net: CRNetA | CRNetB | SparseCRNetA | SparseCRNetB, scale: int) -> torch.Tensor:

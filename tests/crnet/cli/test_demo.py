@@ -44,7 +44,7 @@ def test_certified_networks_print_their_certificate(tmp_path: Path, monkeypatch)
         rows = [line.split() for line in lines[start + 1 : start + 4]]
         assert [row[0] for row in rows] == ["1", "2", "3"]
         assert all(0 < float(row[2].rstrip("%")) < 10 for row in rows)
-        assert (tmp_path / "made" / "codes.png").is_file()
+        assert {p.stem for p in (tmp_path / "made").iterdir()} == {"codes", "comparison", "drawn"}
 
 
 def test_figures_draw_what_they_are_given() -> None:
