@@ -204,7 +204,7 @@ class ConvolutionalSparseCoding:
 
     def __sklearn_tags__(self) -> Any:
         """Tell scikit-learn what X is."""
-        from sklearn import utils
+        from sklearn import utils  # type: ignore[import-untyped]
 
         return utils.Tags(
             estimator_type=None,

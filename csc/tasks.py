@@ -6,14 +6,15 @@ An image is l + D z with noise.  l is the smooth part of :mod:`csc.filters`.  Th
 
 m = 1 at known pixels.  The restored image is l + D z, and x itself where it is known without noise.
 
-λ follows from the noise.  Atoms have unit norm, so the correlation ⟨d_m, n⟩ of an atom with white
-noise n of standard deviation σ has standard deviation σ, too.  Therefore
+λ follows from the noise.  If x is white noise of standard deviation σ at the known pixels, then its
+correlation with an atom d of unit norm at one place has standard deviation σ‖m ⊙ d‖ ≤ σ.  So
 
-    λ = max(1.75 σ + 4 σ², 0.003).
+    λ = max(θ²/|⟨d, m ⊙ (x − l)⟩|, 0.003)    with    θ = 3.2 σ‖m ⊙ d‖,
 
-For weak noise this keeps 92 % of the noise's correlations below λ, for σ of 50 grey levels 99 %.
-The coefficients were chosen on photos with σ of 10 to 50 grey levels.  0.003, about a grey level,
-is for images without noise.
+for each atom at each place.  A correlation of size θ has λ = θ.  Weaker ones have a larger λ and
+stay zero; stronger ones have a smaller λ and lose little of their size.  These are the weights of
+the adaptive lasso.  3.2 was chosen on photos with σ of 10 to 50 grey levels.  0.003, about a grey
+level, is for images without noise.  λ never falls as σ grows.
 
 A dictionary of one channel codes each channel of an image separately.  RGB is first turned to an
 orthonormal basis, grey and two colour differences.  That keeps white noise white.
@@ -21,8 +22,9 @@ orthonormal basis, grey and two colour differences.  That keeps white noise whit
 References
 ----------
 Elad, Aharon, "Image denoising via sparse and redundant representations over learned dictionaries",
-IEEE TIP 15(12), 2006.  Wohlberg, "Efficient algorithms for convolutional sparse representations",
-IEEE TIP 25(1), 2016 (smooth part and mask).
+IEEE TIP 15(12), 2006.  Zou, "The adaptive lasso and its oracle properties", JASA 101,
+2006.  Wohlberg, "Efficient algorithms for convolutional sparse representations", IEEE TIP 25(1),
+2016 (smooth part and mask).
 """
 
 from dataclasses import dataclass
@@ -32,16 +34,20 @@ import numpy as np
 import torch
 from safetensors.torch import load
 from torch import Tensor
+from torch.nn import functional as F
 
 from csc.arrays import Array, Image, like, to_tensor
 from csc.checks import Weight, check_dictionary, check_mask, check_number
 from csc.conv import synthesis
 from csc.dictionary import unit_norm
 from csc.filters import tikhonov_filter
+from csc.precision import full_precision
+from csc.problem import pose
 from csc.solution import Solution
 from csc.solvers.cd import coordinate_descent
 
-LINEAR, SQUARE, LEAST = 1.75, 4.0, 0.003
+FACTOR, LEAST = 3.2, 0.003
+MOST = 1000  # largest λ, as a multiple of θ
 
 # Orthonormal: grey, red − blue, and green against both.
 _OPPONENT = [[3**-0.5] * 3, [2**-0.5, 0, -(2**-0.5)], [6**-0.5, -2 * 6**-0.5, 6**-0.5]]
@@ -90,26 +96,42 @@ def photo_dictionary(dtype: torch.dtype | None = None) -> Tensor:
     return unit_norm(stored).to(dtype or torch.get_default_dtype())
 
 
-def noise_weight(sigma: float) -> float:
-    """Return λ = max(1.75 σ + 4 σ², 0.003) for noise of standard deviation σ.
+@full_precision
+def noise_weights(x: Tensor, D: Tensor, sigma: float, *, mask: Tensor | None = None) -> Tensor:
+    """Return λ = max(θ²/|⟨d, m ⊙ x⟩|, 0.003), θ = 3.2 σ‖m ⊙ d‖, of each atom at each place.
 
     Parameters
     ----------
+    x : Tensor, shape (B, C, H, W)
+        High-pass part of noisy images.
+    D : Tensor, shape (M, C, k, k)
+        Dictionary.
     sigma : float
-        σ ≥ 0, in the units of the image.
+        σ ≥ 0, the standard deviation of the noise in the units of x.
+    mask : Tensor of bool, optional
+        Broadcasts to x; True where a pixel is known.
+
+    Returns
+    -------
+    Tensor, shape (B, M, H-k+1, W-k+1)
 
     Raises
     ------
     ValueError, TypeError
-        If σ is not a finite number ≥ 0.
+        If shapes, dtypes or devices do not fit, or σ is not a finite number ≥ 0.
 
     Examples
     --------
-    >>> round(noise_weight(0.1), 4), noise_weight(0.0)
-    (0.215, 0.003)
+    >>> x, D = torch.tensor([[[[0.32, 0.64]]]]), torch.ones(1, 1, 1, 1)
+    >>> noise_weights(x, D, 0.1)
+    tensor([[[[0.3200, 0.1600]]]])
     """
     check_number(sigma, "sigma")
-    return max(LINEAR * sigma + SQUARE * sigma**2, LEAST)
+    p = pose(x, D, 0.0, mask=mask)
+    known = torch.ones_like(x) if p.mask is None else p.mask.expand_as(x)
+    theta = FACTOR * sigma * F.conv2d(known, D.square()).clamp(min=0).sqrt()
+    size = torch.maximum(F.conv2d(p.x, D).abs(), theta / MOST).clamp(min=torch.finfo(x.dtype).tiny)
+    return (theta.square() / size).clamp(min=LEAST)
 
 
 def denoise(
@@ -132,7 +154,7 @@ def denoise(
     D : Tensor, shape (M, 1, k, k) or (M, C, k, k), optional
         Dictionary; :func:`photo_dictionary` by default.
     lam : float or Tensor, optional
-        Weight λ ≥ 0; :func:`noise_weight` of σ by default.
+        Weight λ ≥ 0; :func:`csc.tasks.noise_weights` by default.
     mu : float
         Smoothing of :func:`csc.tikhonov_filter`.
     tol : float
@@ -156,9 +178,8 @@ def denoise(
     >>> bool((found.image - clean).std() < 0.3 * (noisy - clean).std()), found.solution.converged
     (True, True)
     """
-    weight = noise_weight(sigma) if lam is None else lam
     images = _images(x, sigma)
-    restored, smooth, solution = _restore(images, None, D, weight, mu, tol)
+    restored, smooth, solution = _restore(images, None, D, sigma, lam, mu, tol)
     return Restored(like(restored, x), smooth, solution)
 
 
@@ -209,19 +230,24 @@ def inpaint(
     >>> bool((found.image - x).abs().max() < 0.1), found.solution.converged
     (True, True)
     """
-    weight = noise_weight(sigma) if lam is None else lam
     images = _images(x, sigma)
     mask = _mask(known).to(images.device)
     check_mask(mask, images)
     images = torch.where(mask, images, 0.0)
-    restored, smooth, solution = _restore(images, mask, D, weight, mu, tol)
+    restored, smooth, solution = _restore(images, mask, D, sigma, lam, mu, tol)
     if sigma == 0:
         restored = torch.where(mask, images, restored)
     return Restored(like(restored, x), smooth, solution)
 
 
 def _restore(
-    images: Tensor, mask: Tensor | None, D: Tensor | None, lam: Weight, mu: float, tol: float
+    images: Tensor,
+    mask: Tensor | None,
+    D: Tensor | None,
+    sigma: float,
+    lam: Weight | None,
+    mu: float,
+    tol: float,
 ) -> tuple[Tensor, Tensor, Solution]:
     """Return l + D z, l and the solution."""
     D = photo_dictionary(images.dtype).to(images.device) if D is None else D
@@ -236,6 +262,7 @@ def _restore(
         turned = turned.reshape(B * C, 1, H, W)
         mask = None if mask is None else mask.expand(images.shape).reshape(B * C, 1, H, W)
     smooth, rest = tikhonov_filter(turned, mu, min(16, H, W), mask=mask)
+    lam = noise_weights(rest, D, sigma, mask=mask) if lam is None else lam
     solution = coordinate_descent(rest, D, lam, mask=mask, tol=tol)
     restored = (smooth + synthesis(solution.codes, D)).reshape(B, C, H, W)
     return torch.einsum("ij,bihw->bjhw", basis, restored), smooth, solution

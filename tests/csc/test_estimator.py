@@ -58,8 +58,7 @@ def test_check_estimator_finds_nothing() -> None:
     with pytest.warns(UserWarning, match="Can't test estimator"):
         results = estimator_checks.check_estimator(model(), on_fail=None)
     statuses = {result["check_name"]: result["status"] for result in results}
-    assert len(statuses) > 5
-    assert "failed" not in statuses.values()
+    assert set(statuses.values()) == {"passed"}
 
 
 def test_it_has_the_methods_of_scikit_learn_s_dictionary_learning() -> None:
