@@ -4,9 +4,8 @@ A wrong argument is a ``ValueError`` or ``TypeError``, as everywhere in Python. 
 about files, image sets, recipes and runs.  The command line prints their message in one line.
 """
 
-from collections.abc import Iterable
-
 from baselines.weights import CRNetError, WeightsError
+from csc.checks import words
 
 __all__ = [
     "CRNetError",
@@ -33,15 +32,3 @@ class RecipeError(CRNetError):
 
 class TrainingFailed(CRNetError):
     """The run cannot go on: its loss is not finite, or all its codes are zero."""
-
-
-def words(items: Iterable[object], last: str = "or") -> str:
-    """Return items as a list in words, as messages print them.
-
-    Examples
-    --------
-    >>> words([2, 3, 4]), words([2]), words(["Set5", "B100"], "and")
-    ('2, 3 or 4', '2', 'Set5 and B100')
-    """
-    *first, final = map(str, items)
-    return f"{', '.join(first)} {last} {final}" if first else final

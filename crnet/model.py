@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from baselines.networks.edsr_layers import MEAN
 from crnet.initial import ENLARGED, he_kernel, whitening_kernel
 from csc import CISTA, Kernels
+from csc.checks import words
 
 
 class CRNetA(nn.Module):
@@ -240,7 +241,7 @@ class CRNetB(nn.Module):
         if not isinstance(border, int) or border < 0:
             raise ValueError(f"border must be a whole number ≥ 0, got {border}")
         if not scales or not set(scales) <= {2, 3, 4}:
-            raise ValueError(f"scales must be some of 2, 3 and 4, got {list(scales)}")
+            raise ValueError(f"scales must be some of 2, 3 and 4, got {words(scales, 'and')}")
 
         def conv(n_in: int, n_out: int, gain: float = 1.0) -> nn.Conv2d:
             return _conv(n_in, n_out, gain, bias, generator)
@@ -317,8 +318,7 @@ class CRNetB(nn.Module):
                 f"got {x.dtype} of shape {tuple(x.shape)}"
             )
         if str(scale) not in self.units:
-            known = ", ".join(self.units)
-            raise ValueError(f"this CRNet-B upscales by {known}, not by {scale}")
+            raise ValueError(f"this CRNet-B upscales by {words(self.units)}, not by {scale}")
         x = x - self.mean.view(3, 1, 1)
         if self.border:
             x = nn.functional.pad(x, (self.border,) * 4, mode="replicate")

@@ -31,6 +31,7 @@ from torch.nn import functional as F
 
 from baselines.resample import resample
 from crnet.initial import ENLARGED, LR, Spread, he_kernel, whitening_kernel
+from csc.checks import words
 from csc.recursion.ridge import RidgeBlock, RidgeStack, StackCertificate
 
 
@@ -260,7 +261,7 @@ class SparseCRNetB(nn.Module):
         if atom < 1 or atom % 2 == 0:
             raise ValueError(f"atom must be odd, got {atom}")
         if not scales or not set(scales) <= {2, 3, 4}:
-            raise ValueError(f"scales must be some of 2, 3 and 4, got {list(scales)}")
+            raise ValueError(f"scales must be some of 2, 3 and 4, got {words(scales, 'and')}")
         self.scales = tuple(sorted(set(scales)))
         self.coder = _SparseCodes(3, n0, m0, recursions, blocks, rank, bound, LR, generator)
         self.draw = nn.ParameterDict(
@@ -290,8 +291,7 @@ class SparseCRNetB(nn.Module):
             If the network lacks the scale.
         """
         if str(scale) not in self.draw:
-            known = ", ".join(self.draw)
-            raise ValueError(f"this network upscales by {known}, not by {scale}")
+            raise ValueError(f"this network upscales by {words(self.draw)}, not by {scale}")
         draw = self.draw[str(scale)]
         drawn = F.pixel_shuffle(F.conv2d(z, draw, padding=draw.shape[-1] // 2), scale)
         with _without_autocast(x):

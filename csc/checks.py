@@ -4,6 +4,7 @@ Every message names what was wrong, the value, and the remedy.
 """
 
 import math
+from collections.abc import Iterable
 from numbers import Integral, Real
 from typing import TypeAlias
 
@@ -233,3 +234,15 @@ def check_run(x: Tensor, D: Tensor, start: Tensor | None, max_iter: int, tol: fl
         shape = code_shape(x, D)
         if tuple(start.shape) != shape:
             raise ValueError(f"start must have shape {shape}, got {tuple(start.shape)}")
+
+
+def words(items: Iterable[object], last: str = "or") -> str:
+    """Return items as a list in words, as messages print them.
+
+    Examples
+    --------
+    >>> words([2, 3, 4]), words([2]), words(["Set5", "B100"], "and"), words([])
+    ('2, 3 or 4', '2', 'Set5 and B100', 'none')
+    """
+    *first, final = map(str, [*items] or ["none"])
+    return f"{', '.join(first)} {last} {final}" if first else final

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from baselines.networks.checks import check_sizes
 from baselines.networks.scn import SCN
 from baselines.resample import resample
+from csc.checks import words
 
 
 class CSCN(nn.Module):
@@ -74,7 +75,9 @@ class CSCN(nn.Module):
         """
         sizes = {stage.S.in_channels for stage in stages}
         if len(sizes) > 1:
-            raise ValueError(f"the stages must have equally many atoms, got {sorted(sizes)}")
+            raise ValueError(
+                f"the stages must have equally many atoms, got {words(sorted(sizes), 'and')}"
+            )
         net = cls(len(stages), *sizes)
         net.stages = nn.ModuleList(stages)
         return net.train(stages[0].training)
@@ -99,8 +102,7 @@ class CSCN(nn.Module):
                 f"got {x.dtype} of shape {tuple(x.shape)}"
             )
         if scale not in self.scales:
-            known = ", ".join(map(str, self.scales))
-            raise ValueError(f"this CSCN upscales by {known}, not by {scale}")
+            raise ValueError(f"this CSCN upscales by {words(self.scales)}, not by {scale}")
         h, w = x.shape[-2:]
         factor = 1
         for stage in self.stages:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from baselines.networks.checks import check_sizes
 from baselines.networks.edsr_layers import MEAN, ResidualBlock, Upsampler, conv, shift
+from csc.checks import words
 
 
 class MDSR(nn.Module):
@@ -58,7 +59,7 @@ class MDSR(nn.Module):
     def forward(self, x: Tensor, scale: int) -> Tensor:
         """Map LR images (B, 3, h, w) to sharp images (B, 3, scale·h, scale·w)."""
         if str(scale) not in self.before:
-            raise ValueError(f"this MDSR upscales by {', '.join(self.before)}, not by {scale}")
+            raise ValueError(f"this MDSR upscales by {words(self.before)}, not by {scale}")
         h = self.before[str(scale)](self.head(shift(x, self.mean, -1)))
         h = self.upsamplers[str(scale)](h + self.body(h))
         return shift(self.tail(h), self.mean, +1)

@@ -38,7 +38,7 @@ from baselines.resample import bicubic, imresize
 from baselines.sparse.coupled import Coupled, features, unit_lr
 from baselines.sparse.lasso import lasso
 from baselines.weights import WeightsError, bundled, read
-from csc.checks import check_finite, check_images
+from csc.checks import check_finite, check_images, words
 
 LEAST_NORM = 1 / 255  # ε: derivatives of a smaller norm are not scaled up, as in the package
 CODING_TOL = 1e-2  # finer codes change PSNR on Set5 by a few thousandths of a decibel
@@ -105,8 +105,7 @@ class ScSR:
             If there are none for this scale.
         """
         if scale not in self.dictionaries:
-            known = ", ".join(map(str, self.scales))
-            raise ValueError(f"this ScSR upscales by {known}, not by {scale}")
+            raise ValueError(f"this ScSR upscales by {words(self.scales)}, not by {scale}")
         return self.dictionaries[scale]
 
     @torch.no_grad()

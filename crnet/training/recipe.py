@@ -161,14 +161,12 @@ class Recipe:
         if not 0 <= self.deep <= 1:
             raise RecipeError(f"deep must be in [0, 1], got {self.deep}")
         if not self.scales or not set(self.scales) <= {2, 3, 4}:
-            raise RecipeError(f"scales must be some of 2, 3 and 4, got {list(self.scales)}")
+            raise RecipeError(f"scales must be some of 2, 3 and 4, got {words(self.scales, 'and')}")
         if not self.sets:
             raise RecipeError("sets must name at least one image set")
         for name, known in _CHOICES.items():
             if getattr(self, name) not in known:
-                raise RecipeError(
-                    f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}"
-                )
+                raise RecipeError(f"{name} must be {words(known)}, got {getattr(self, name)!r}")
         self._check_network()
 
     def _check_network(self) -> None:
@@ -178,7 +176,7 @@ class Recipe:
         own = set(known) - {"scale", "scales", "channels", *(_OF_CRNETS if crnet else ())}
         for key in self.sizes:
             if key not in own:
-                told = f"; it takes {', '.join(sorted(own))}" if own else ""
+                told = f"; it takes {words(sorted(own), 'and')}" if own else ""
                 raise RecipeError(f"{name} has no size {key!r}{_nearest(key, sorted(own))}{told}")
         for field in () if crnet else dataclasses.fields(self):
             if field.name in _OF_CRNETS and getattr(self, field.name) != field.default:
@@ -188,7 +186,7 @@ class Recipe:
         if self.border and "border" not in known:
             raise RecipeError(f"{name} has no border; it must be 0")
         if "scale" in known and len(self.scales) != 1:
-            raise RecipeError(f"a {name} makes one scale, got {list(self.scales)}")
+            raise RecipeError(f"a {name} makes one scale, got {words(self.scales, 'and')}")
         if not crnet:  # the sizes of a CRNet are fields, checked above
             self._check_sizes()
         if self.deep and name not in networks.DEEPLY_SUPERVISED:

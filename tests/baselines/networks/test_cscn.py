@@ -96,11 +96,11 @@ def test_nan_spreads_in_a_cascade() -> None:
 
 def test_bad_input_of_a_cascade() -> None:
     for scale in (1, 5):
-        with pytest.raises(ValueError, match=f"CSCN upscales by 2, 3, 4, not by {scale}"):
+        with pytest.raises(ValueError, match=f"CSCN upscales by 2, 3 or 4, not by {scale}"):
             CSCN()(image().float(), scale)
     with pytest.raises(ValueError, match="stages must be a whole number ≥ 1, got 0"):
         CSCN.of()
-    with pytest.raises(ValueError, match=r"equally many atoms, got \[8, 20\]"):
+    with pytest.raises(ValueError, match=r"equally many atoms, got 8 and 20"):
         CSCN.of(net(), net(8))
     for x in (image().expand(2, 3, 11, 9), image().byte(), image()[0]):
         with pytest.raises(ValueError, match=r"takes floating-point Y \(B, 1, h, w\) in"):

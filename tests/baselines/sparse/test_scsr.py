@@ -104,7 +104,7 @@ def test_shapes_batches_and_types() -> None:
 @pytest.mark.parametrize(
     ("x", "scale", "error", "message"),
     [
-        (image(), 5, ValueError, "upscales by 2, 3, not by 5"),
+        (image(), 5, ValueError, "upscales by 2 or 3, not by 5"),
         (image().expand(1, 3, 9, 7), 2, ValueError, r"x must be Y, \(B, 1, h, w\)"),
         (image()[0], 2, ValueError, r"must have shape \(B, C, H, W\)"),
         (image().to(torch.uint8), 2, TypeError, "must be floating point"),
