@@ -94,9 +94,11 @@ def resample(
 ) -> Tensor:
     """Resize as `imresize` does, without its checks, which would wait for the GPU.
 
-    A graph that torch exports must fit images of all sizes, so there it enlarges by convolutions.
+    A graph that torch records must fit images of all sizes, so there it enlarges by convolutions.
     """
-    if torch.compiler.is_compiling() and edges == "symmetric" and scales[0] in (2, 3, 4):
+    traced = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    recorded = traced or torch.compiler.is_compiling()
+    if recorded and edges == "symmetric" and scales[0] in (2, 3, 4):
         return _enlarge_in_phases(x, int(scales[0]))
     # MATLAB resizes the axis with the smaller factor first, and rows first if they are equal.
     for axis in (0, 1) if scales[0] <= scales[1] else (1, 0):
@@ -117,10 +119,9 @@ def _enlarge_in_phases(x: Tensor, s: int) -> Tensor:
     k = torch.tensor(phases, dtype=x.dtype, device=x.device)
     C = x.shape[1]
     kernel = (k[:, None, :, None] * k[None, :, None, :]).reshape(s * s, 1, 5, 5).repeat(C, 1, 1, 1)
-    for axis in (2, 3):
-        n = x.shape[axis]
-        near, far = x.narrow(axis, 0, 2), x.narrow(axis, n - 2, 2)
-        x = torch.cat([near.flip(axis), x, far.flip(axis)], axis)  # mirrored
+    # Mirrored, by slices that do not name the size of the image.
+    x = torch.cat([x[:, :, 1:2], x[:, :, :1], x, x[:, :, -1:], x[:, :, -2:-1]], 2)
+    x = torch.cat([x[..., 1:2], x[..., :1], x, x[..., -1:], x[..., -2:-1]], 3)
     return F.pixel_shuffle(F.conv2d(x, kernel, groups=C), s)
 
 

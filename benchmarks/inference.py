@@ -24,11 +24,7 @@ the moment.
 import argparse
 import importlib.util
 import json
-import shutil
 import statistics
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -38,6 +34,7 @@ from plain import Plain, conv_rate, finish, multiplications, race, tell
 from torch import Tensor
 
 from crnet import CRNetA, Upscaler, load
+from crnet.ncnn import Ncnn
 from crnet.networks import Network
 from crnet.onnx import AtScale, onnx_file
 from crnet.precision import resolve
@@ -50,7 +47,7 @@ NEEDED = {
     "torch, compiled": [],
     "onnxruntime": ["onnxscript", "onnxruntime"],
     "OpenVINO": ["onnxscript", "openvino"],
-    "ncnn": ["onnxscript", "ncnn", "pnnx"],
+    "ncnn": ["ncnn", "pnnx"],
 }
 """The engines, and the packages that they need."""
 
@@ -96,7 +93,8 @@ def engine(name: str, net: Network, scale: int, x: Tensor) -> Run:
             at_scale = torch.compile(at_scale)
         return lambda: at_scale(x)
     if name == "ncnn":
-        return ncnn_engine(onnx_file(net, scale), x)
+        upscale = Ncnn(net, scale)
+        return lambda: upscale(x, scale)
     data, array = onnx_file(net, scale), x.numpy()
     if name == "onnxruntime":
         import onnxruntime
@@ -111,33 +109,6 @@ def engine(name: str, net: Network, scale: int, x: Tensor) -> Run:
     core = openvino.Core()
     model = core.compile_model(core.read_model(data), "CPU", told)
     return lambda: torch.from_numpy(model(array)[0])
-
-
-def ncnn_engine(data: bytes, x: Tensor) -> Run:
-    """Convert an ONNX file with pnnx, as docs/deployment.md says, and run it with ncnn."""
-    import ncnn
-
-    beside = Path(sys.executable).with_name("pnnx")
-    program = str(beside) if beside.exists() else shutil.which("pnnx")
-    channels = x.shape[1]
-    net = ncnn.Net()
-    net.opt.num_threads = 1
-    for half in ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic", "use_bf16_storage"):
-        setattr(net.opt, half, False)
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder, "net.onnx").write_bytes(data)
-        shapes = [f"inputshape{i}=[1,{channels},{s},{s}]" for i, s in (("", 64), ("2", 80))]
-        command = [program, "net.onnx", "fp16=0", *shapes]
-        subprocess.run(command, cwd=folder, check=True, capture_output=True)
-        net.load_param(str(Path(folder, "net.ncnn.param")))
-        net.load_model(str(Path(folder, "net.ncnn.bin")))
-
-    def run() -> Tensor:
-        extractor = net.create_extractor()
-        extractor.input("in0", ncnn.Mat(x[0].numpy()))
-        return torch.from_numpy(extractor.extract("out0")[1].numpy())[None]
-
-    return run
 
 
 def against_engines(arguments: argparse.Namespace) -> None:

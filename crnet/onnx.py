@@ -34,8 +34,7 @@ def onnx_file(net: Network, scale: int) -> bytes:
     ValueError
         If the network does not upscale by the scale.
     """
-    if scale not in (2, 3, 4) or (net.scales and scale not in net.scales):
-        raise ValueError(f"this {type(net).__name__} does not upscale by {scale}")
+    at_scale = AtScale(net, scale).eval()
     x = torch.rand(2, 3 if net.rgb else 1, 12, 10)  # any sizes, no two of them equal
     free = torch.export.Dim.DYNAMIC
     logger = logging.getLogger("torch.onnx")
@@ -45,7 +44,7 @@ def onnx_file(net: Network, scale: int) -> bytes:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
-                AtScale(net, scale).eval(),
+                at_scale,
                 (x,),
                 dynamo=True,
                 verbose=False,
@@ -69,6 +68,8 @@ class AtScale(nn.Module):
 
     def __init__(self, net: Network, scale: int) -> None:
         super().__init__()
+        if scale not in (2, 3, 4) or (net.scales and scale not in net.scales):
+            raise ValueError(f"this {type(net).__name__} does not upscale by {scale}")
         self.net, self.scale = net, scale
 
     def forward(self, x: Tensor) -> Tensor:
