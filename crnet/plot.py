@@ -168,7 +168,7 @@ def drawn(image: Tensor, base: Tensor, maps: Tensor, atoms: Tensor, *, shown: in
     Figure
     """
     weight = maps.abs().sum((1, 2)) * atoms.abs().amax((1, 2, 3))
-    figure = canvas(3.3 * 3.4, 6.4)
+    figure = canvas(11.2, 6.8)
     upper, lower = figure.subfigures(2, 1, squeeze=False, height_ratios=[1.65, 1])[:, 0]
     lower.suptitle(f"Σ codes * atoms: the largest {shown} of {len(atoms)} terms", fontsize=11)
     terms = {"image": image, "=  bicubic": base, "+  Σ codes * atoms, ×3": 0.5 + 3 * (image - base)}

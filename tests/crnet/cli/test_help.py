@@ -50,10 +50,10 @@ def test_every_option_has_a_text_and_every_value_its_default(command: str) -> No
 @pytest.mark.parametrize(
     ("flag", "having"),
     [
-        ("--model", "upscale evaluate compare"),
+        ("--model", "upscale evaluate compare inspect demo"),
         ("--data", "evaluate compare data_check train export"),
         ("--sets", "evaluate compare data_check train export"),
-        ("--device", "upscale evaluate compare train export"),
+        ("--device", "upscale evaluate compare inspect train export"),
     ],
 )
 def test_one_thing_has_one_flag(flag: str, having: str) -> None:
