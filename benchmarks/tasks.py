@@ -1,6 +1,6 @@
 """PSNR and processor time of denoising and inpainting: ours, sporco's way, scikit-image, BM3D.
 
-    OMP_NUM_THREADS=1 python benchmarks/tasks.py [--data ROOT] [--side 128] [--plot FOLDER]
+    OMP_NUM_THREADS=1 python benchmarks/tasks.py [--data ROOT] [--photos 4] [--plot FOLDER]
 
 Grey crops from the middle of photos: four of Set5 and Set14 under ROOT, or four of scikit-image.
 The methods and their settings:
@@ -31,7 +31,7 @@ import csc
 
 Image = NDArray[np.float64]
 Method = Callable[[Image], Image]
-SET = ("Set5/baby", "Set5/bird", "Set5/butterfly", "Set14/barbara")
+SET = ("Set5/butterfly", "Set14/barbara", "Set5/bird", "Set5/baby")
 LEVELS = (15, 25, 50)  # standard deviation of the noise, in grey levels
 SHARES = (0.5, 0.2)  # of known pixels
 
@@ -173,7 +173,7 @@ def inpainters(known: NDArray[np.bool_]) -> dict[str, Method]:
 
 
 class Table:
-    """PSNR and seconds of methods on photos, and the images of the last photo but one."""
+    """PSNR, seconds and images of the methods, by task."""
 
     def __init__(self) -> None:
         self.rows: dict[str, dict[str, list[tuple[float, float]]]] = {}
@@ -194,17 +194,20 @@ class Table:
         for task, methods in self.rows.items():
             means = {method: np.mean(found, axis=0) for method, found in methods.items()}
             line = "  ".join(f"{method} {m[0]:.2f} dB {m[1]:.2f} s" for method, m in means.items())
-            print(f"{task:16} {line}")
+            print(f"{task:10} {line}", flush=True)
 
 
 def main() -> None:
     """Run all methods on all photos and print the means."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", type=Path, metavar="ROOT")
+    parser.add_argument("--photos", type=int, default=4, help="use the first so many")
     parser.add_argument("--side", type=int, default=128)
     parser.add_argument("--plot", type=Path, metavar="FOLDER", help="save figures of one photo")
     options = parser.parse_args()
-    photos, table = load_photos(options.data, options.side), Table()
+    photos = load_photos(options.data, options.side)
+    photos = dict(list(photos.items())[: options.photos])
+    table = Table()
     warm = next(iter(photos.values()))[:64, :64]
     for run in denoisers(0.1, warm).values():  # compiles and plans
         run(warm)
@@ -218,8 +221,8 @@ def main() -> None:
             known = random.random(truth.shape) < share
             task = f"known {share:.0%}"
             table.add(task, name, inpainters(known), np.where(known, truth, 0), truth)
-        print(name, flush=True)
-    table.show()
+        print(f"\nafter {name}", flush=True)
+        table.show()
     if options.plot:
         save_figures(table, photos, options.plot)
 
@@ -228,7 +231,7 @@ def save_figures(table: Table, photos: dict[str, Image], folder: Path) -> None:
     """Save the images of one photo, for one level of noise and one share of known pixels."""
     from csc import plot
 
-    name = list(photos)[2]
+    name = next(iter(photos))
     truth = torch.from_numpy(photos[name])[None, None]
     for file, task in (("denoising", "noise 25"), ("inpainting", "known 20%")):
         images = {
