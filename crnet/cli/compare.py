@@ -51,10 +51,14 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError(f"no image {arguments.image} in {words(arguments.sets)}")
     with output_file(arguments.out, overwrite=arguments.overwrite) as file:
         pairs = [(path, scale) for path in chosen for scale in arguments.scales]
-        try:
-            looks = [compare_on(path, scale, models, arguments.crop) for path, scale in pairs]
-        except ValueError as error:
-            raise UsageError(str(error)) from error
+        looks = []
+        with progress("sheet", "images") as follow:
+            for done, (path, scale) in enumerate(pairs):
+                follow(done, len(pairs))
+                try:
+                    looks.append(compare_on(path, scale, models, arguments.crop))
+                except ValueError as error:
+                    raise UsageError(str(error)) from error
         with progress("compare", "images") as follow:
             rows = evaluate(models, root, arguments.sets, arguments.scales, on_image=follow)
         say(table(rows, parameters=True))
