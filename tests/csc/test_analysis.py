@@ -124,6 +124,7 @@ def test_convergence_by_hand() -> None:
     assert c.nonzero == [0, 0.5, 1, 0.5, 0.5]
     assert c.objective == []
     assert convergence([z[1], z[0]]).relative == [math.inf]
+    assert convergence([-z[1], -z[2], z[2]]).switched == [1, 0]  # signs do not matter
 
 
 @given(problems(), st.booleans())

@@ -59,6 +59,7 @@ PARTS, Z, D = torch.ones(1, 2, 1, 3, 3), torch.ones(1, 2, 2, 2), torch.ones(2, 1
     ("call", "kind", "says"),
     [
         (lambda: contributions(Z, D, [2]), ValueError, r"indices from 0 to 1, got \[2\]"),
+        (lambda: contributions(Z, D, [0, -1]), ValueError, r"from 0 to 1, got \[0, -1\]"),
         (lambda: contributions(Z, D, []), ValueError, "atoms must be indices"),
         (lambda: contributions(Z[:, :1], D), ValueError, "z has 1 maps but D has 2 atoms"),
         (lambda: shares(PARTS[0]), ValueError, r"\(B, A, C, H, W\)"),

@@ -118,6 +118,18 @@ def test_gap_bounds_the_true_error_with_weights_per_atom(
         assert float(s.objective - s.gap) <= optimum * (1 + 1e-9)
 
 
+@given(problems(), nonnegs)
+def test_certificates_scale_with_their_problem_to_the_bit(p: Problem, nonneg: bool) -> None:
+    """Their allowance for rounding, too: powers of two are exact."""
+    z = p.draw_codes().abs()
+    gap = duality_gap(p.x, p.D, z, p.lam, nonneg=nonneg)
+    for s in (2.0**-20, 2.0**30):
+        larger = duality_gap(s * p.x, p.D, s * z, s * p.lam, nonneg=nonneg)
+        assert torch.equal(larger, s**2 * gap)
+        larger = duality_gap(p.x, s * p.D, z / s, s * p.lam, nonneg=nonneg)
+        assert torch.equal(larger, gap)
+
+
 @given(problems(batch=1, weight=(0.2, 0.9)), nonnegs)
 def test_gap_bounds_the_true_error(p: Problem, nonneg: bool) -> None:
     """P(z) − P* ≤ gap, at random codes and along ISTA, with P* from scikit-learn."""

@@ -57,6 +57,9 @@ def test_bad_input_is_named() -> None:
     a = torch.zeros(1, 1, 10, 20)
     with pytest.raises(ValueError, match="at least 11x11"):
         ssim(a, a)
+    for bad in (a[0], a[None]):
+        with pytest.raises(ValueError, match="one shape"):
+            psnr(bad, bad)
     with pytest.raises(ValueError, match="one shape"):
         psnr(a, a[..., 1:])
     with pytest.raises(ValueError, match="peak must be > 0"):

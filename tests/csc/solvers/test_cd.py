@@ -180,6 +180,24 @@ def test_on_step_hears_rising_epochs_and_falling_objectives() -> None:
     assert values[-1] < values[0]
 
 
+@pytest.mark.parametrize("started", [False, True])
+def test_on_step_hears_the_whole_batch(started: bool) -> None:
+    """Images before this one are solved; those after it are where they start."""
+    x, D = photo_like(16, 16), atoms()
+    x = torch.cat([x[..., :12, :12], x[..., 4:, 4:], x[..., :12, 4:]])
+    lam = 0.2 * lam_max(x, D)
+    start = fista(x, D, lam, max_iter=1, tol=0.0).codes if started else None
+    heard: list[Tensor] = []
+    s = coordinate_descent(x, D, lam, start=start, on_step=lambda _, z: heard.append(z))
+    first = torch.zeros_like(s.codes) if start is None else start
+    assert torch.equal(heard[0], first)
+    solved = [[torch.equal(z[b], s.codes[b]) for z in heard].index(True) for b in range(3)]
+    assert solved == sorted(solved)
+    for b in range(1, 3):
+        assert all(torch.equal(z[b], first[b]) for z in heard[: solved[b - 1]])
+        assert all(torch.equal(z[b - 1], s.codes[b - 1]) for z in heard[solved[b - 1] :])
+
+
 def test_equal_atoms_of_opposite_signs() -> None:
     """Between them nothing is to gain, and conjugate gradients must not divide by that."""
     x, D = torch.full((1, 1, 1, 1), 0.25), torch.ones(2, 1, 1, 1)
