@@ -4,8 +4,9 @@
     Ω(z) = Σ λ‖z_g‖₂ + ½μ‖z‖²           ℓ1,2: joint sparsity of groups of atoms
 
 optionally with z ≥ 0.  The second sum is over groups g and positions; z_g holds the codes of the
-atoms of g at one position.  For one size |w| of correlations w = Dᵀν, both have the same formulas:
-|w| is the absolute value, or the norm ‖w_g‖₂ of a group, of the positive part where z ≥ 0.
+atoms of g at one position.  Both penalties have the same formulas in the size |w| of correlations
+w = Dᵀν.  |w| is the absolute value, or the norm ‖w_g‖₂ of a group.  Where z ≥ 0, negative
+correlations count as zero.
 
     prox         argmin_v ½‖v − a‖² + tΩ(v) = h(a)/(1 + tμ),     h the threshold at tλ,
     conjugate    Ω*(w) = 0 where |w| ≤ λ everywhere, else ∞        (μ = 0),

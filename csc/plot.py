@@ -129,13 +129,16 @@ def _curves(axes: Axes, atoms: Array, columns: int) -> None:
 def code_maps(z: Tensor, image: Tensor | None = None, *, top: int = 6) -> Figure:
     """Draw the code maps of the most used atoms, those with the largest part of ‖z‖₁.
 
+    Codes of one row, those of a signal, are drawn as vertical lines.
+
     Parameters
     ----------
     z : Tensor, shape (M, h, w) or (1, M, h, w)
         Codes of one image.
     image : Tensor, shape (C, H, W) or (1, C, H, W), in [0, 1], optional
         Image of 1 or 3 channels to draw in faint grey below the codes.  Each code is drawn at the
-        centre of its atom.  Maps with a density below 5 % are drawn three pixels thick.
+        centre of its atom.  Maps with a density below 5 % are drawn three pixels thick.  A signal
+        may have any channels and values; its mean over channels is drawn.
     top : int
         Number of maps.
 
@@ -149,26 +152,51 @@ def code_maps(z: Tensor, image: Tensor | None = None, *, top: int = 6) -> Figure
         If z or `image` is not a single image, or `top` is not positive.
     """
     z = _single(z, "z")
-    grey = None if image is None else _grey(image)
     usage = analysis.usage(z[None])
     check_integer(top, "top", 1)
     order = usage.order[:top]
     maps = _array(z[order])
+    names = [
+        f"atom {m}: {percent(float(usage.weight[m]))} of ‖z‖₁\n"
+        f"on at {percent(float(usage.on[m]))} of positions"
+        for m in order
+    ]
+    if z.shape[1] == 1:
+        signal = None if image is None else _array(_single(image, "image").mean((0, 1)))
+        return _trains(maps[:, 0], names, signal)
+    grey = None if image is None else _grey(image)
     signed = bool((maps < 0).any())
     sizes = np.abs(maps[maps != 0])
     limit = float(np.quantile(sizes, 0.95)) if sizes.size else 1.0
     figure, panels = _panels(len(order), z.shape[-2] / z.shape[-1], bar=True)
-    for panel, m, one in zip(panels, order, maps, strict=False):
+    for panel, name, one in zip(panels, names, maps, strict=False):
         drawn = _thick(one) if np.mean(one != 0) < _SPARSE else one
         shown = _overlay(panel, drawn, grey, one.shape if grey is None else grey.shape)
         shown.set(cmap="PuOr" if signed else "magma", clim=(-limit if signed else 0, limit))
         if grey is not None:
             shown.set_alpha(_opacity(drawn, limit))
-        weight, on = percent(float(usage.weight[m])), percent(float(usage.on[m]))
-        panel.set_title(f"atom {m}: {weight} of ‖z‖₁\non at {on} of positions", fontsize=9)
+        panel.set_title(name, fontsize=9)
     figure.colorbar(
         shown, ax=list(panels), label="code z", shrink=0.8, extend="both" if signed else "max"
     )
+    return figure
+
+
+def _trains(codes: Array, names: Sequence[str], signal: Array | None) -> Figure:
+    """Draw the codes (M, w) of signals as vertical lines, over the signal (n,) in grey, if any."""
+    figure = canvas(_WIDTH, 0.9 * len(codes) + 0.5)
+    panels = figure.subplots(len(codes), 1, squeeze=False, sharex=True)[:, 0]
+    middle = 0.0 if signal is None else (len(signal) - codes.shape[1]) / 2  # of an atom
+    limit = max(float(np.abs(codes).max()), 1e-12)
+    for panel, name, one in zip(panels, names, codes, strict=True):
+        if signal is not None:
+            peak = max(float(np.abs(signal).max()), 1e-12)
+            panel.plot(limit * signal / peak, color="0.75", linewidth=0.7)
+        on = np.flatnonzero(one)
+        panel.vlines(on + middle, 0, one[on], color=BLUE)
+        panel.axhline(0, color="0.75", linewidth=0.7)
+        panel.set_ylabel(name, fontsize=7, rotation=0, ha="right", va="center")
+    panels[-1].set_xlabel("sample")
     return figure
 
 

@@ -35,7 +35,7 @@ class Solution:
     codes : Tensor, shape (B, M, H-kh+1, W-kw+1)
         z, in the dtype and on the device of the images.
     objective : Tensor, shape (B,), float64
-        P(z) = ½‖x − D z‖² + λ‖z‖₁ of each image.
+        P(z) = ½‖x − D z‖² + λ‖z‖₁ of each image, or with the penalty that was given.
     gap : Tensor, shape (B,), float64
         Duality gap: P(z) − P* ≤ gap.  It bounds the error of the objective, not ‖z − z*‖; see
         :mod:`csc.problem`.

@@ -220,6 +220,9 @@ class RidgeBlock(nn.Module):
 
         The dictionary is [D; δ], with p + M channels, and the image is [0; u], extended by half an
         atom of zeros.  ``csc.fista(x, D, lam, nonneg=True)`` minimises E(z) + ½‖u‖².
+
+        If W = D, the block is the elastic net of y itself, extended by as many zeros:
+        ``csc.fista(y, D, lam, nonneg=True, ridge=1.0)`` minimises E(z) + ½‖y‖².
         """
         M, p = self.D.shape[:2]
         u = F.conv2d(y, self.W, padding=centre(self.W))

@@ -276,7 +276,7 @@ def test_a_ridge_certifies_without_a_weight() -> None:
     """λ = 0 is ridge regression, (DᵀD + μI) z = Dᵀx; the gap bounds ‖z − z*‖ too."""
     g = torch.Generator().manual_seed(0)
     x = torch.randn(1, 1, 5, 6, generator=g, dtype=torch.float64)
-    D = random_dictionary(3, 1, 2, generator=g, dtype=torch.float64)
+    D = random_dictionary(3, 1, 3, generator=g, dtype=torch.float64)
     A = dense(D, (5, 6))
     best = np.linalg.solve(A.T @ A + 0.5 * np.eye(A.shape[1]), A.T @ x.flatten().numpy())
     for solve in (ista, fista, coordinate_descent):

@@ -69,6 +69,21 @@ def test_atoms_of_other_sides_and_of_signals(seeded: torch.Generator) -> None:
     assert "3 atoms of 8 samples" in axes.get_xlabel()
 
 
+def test_codes_of_a_signal_are_lines_at_the_centre_of_their_atoms() -> None:
+    z = torch.zeros(1, 3, 1, 20)
+    z[0, 1, 0, [4, 9]] = torch.tensor([2.0, -1.0])
+    z[0, 0, 0, 7] = 0.5
+    figure = plot.code_maps(z, torch.randn(1, 1, 1, 24), top=2)
+    first, second = figure.axes
+    (lines,) = first.collections
+    ends = [segment.tolist() for segment in lines.get_segments()]
+    assert ends == [[[6, 0], [6, 2]], [[11, 0], [11, -1]]]
+    assert "atom 1: 86% of ‖z‖₁" in first.get_ylabel()
+    assert len(second.collections[0].get_segments()) == 1
+    assert len(first.lines[0].get_ydata()) == 24
+    assert len(plot.code_maps(z, top=1).axes) == 1
+
+
 def test_colour_atoms_are_drawn_around_grey(seeded: torch.Generator) -> None:
     D = random_dictionary(2, 3, 2, generator=seeded)
     D[1] = 0
