@@ -333,7 +333,9 @@ def _draw(z: Tensor, kernel: Tensor) -> Tensor:
     Processors multiply by the C k² entries of a code's atom faster in one 1×1 convolution than by
     C maps in k² places.  The products are then summed where the atoms overlap.
     """
-    C, M, k, _ = kernel.shape
+    C, M, k, _ = map(int, kernel.shape)
+    if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]  # sizes are free
+        return F.conv_transpose2d(z, kernel.flip(2, 3).transpose(0, 1), padding=k // 2)
     parts = F.conv2d(z, kernel.flip(2, 3).permute(0, 2, 3, 1).reshape(C * k * k, M, 1, 1))
     size = z.shape[-2:]
     return F.fold(parts.flatten(2).to(kernel.dtype), size, k, padding=k // 2)

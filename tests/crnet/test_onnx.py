@@ -71,7 +71,7 @@ def test_calls_that_onnx_cannot_carry_out(options: list[str], told: str, tmp_pat
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("name", "scale"), [("a", 2), ("b", 3)])
+@pytest.mark.parametrize(("name", "scale"), [("a", 2), ("b", 3), ("sparse a", 2)])
 def test_ncnn_gives_our_image(name: str, scale: int) -> None:
     for package in ("ncnn", "pnnx"):
         pytest.importorskip(package, reason="needs the extra `ncnn`")
