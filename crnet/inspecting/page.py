@@ -91,23 +91,31 @@ def _about(net: Network, x: Tensor, scale: int, model: str, source: str) -> dict
         "certificate": certificate,
         "norm": norm,
         "weights": sum(p.numel() for p in net.parameters()),
-        "states": [_state(state, levels(last)) for state in made],
+        "states": _stored(made),
     }
 
 
-def _state(state: State, last: NDArray[np.uint8]) -> dict[str, Any]:
-    """Return one state; its image is stored as the difference from the last one."""
-    image = None if state.image is None else levels(state.image) - last  # modulo 256
-    return {
-        "block": state.block,
-        "k": state.k,
-        "nonzero": state.nonzero,
-        "change": state.change,
-        "bound": state.bound,
-        "density": packed(_map(state.density)),
-        "image": None if image is None or not image.any() else packed(image),
-        "draws": image is not None,
-    }
+def _stored(made: list[State]) -> list[dict[str, Any]]:
+    """Return the states; the image of each is stored as the difference from the next one."""
+    stored: list[dict[str, Any]] = []
+    following: NDArray[np.uint8] | None = None
+    for state in reversed(made):
+        image = None if state.image is None else levels(state.image)
+        difference = None if image is None or following is None else packed(image - following)
+        stored.append(
+            {
+                "block": state.block,
+                "k": state.k,
+                "nonzero": state.nonzero,
+                "change": state.change,
+                "bound": state.bound,
+                "density": packed(_map(state.density)),
+                "image": difference,  # modulo 256
+                "draws": image is not None,
+            }
+        )
+        following = image
+    return stored[::-1]
 
 
 def _drawn(d: Drawing, step: float) -> dict[str, Any]:
@@ -133,7 +141,7 @@ def _drawn(d: Drawing, step: float) -> dict[str, Any]:
     added = (image / UNIT).round() - base
     return {
         "unit": UNIT,
-        "base": packed(base.numpy().astype(np.int32), rows=True),
+        "base": packed(base.numpy().astype(np.int32), smooth=True),
         "added": packed(added.numpy().astype(np.int32)),
         "largest": float((image - rounded.image()).abs().max()) * 255,
         "kernel": packed(kernel.numpy().astype(np.int16)),
@@ -175,16 +183,22 @@ def levels(image: Tensor) -> NDArray[np.uint8]:
     return np.asarray(round_uint8(image.double() * 255).numpy(), dtype=np.uint8)
 
 
-def packed(array: NDArray[Any], *, rows: bool = False) -> dict[str, Any]:
+def packed(array: NDArray[Any], *, smooth: bool = False) -> dict[str, Any]:
     """Return an array for JSON: deflated, with the bytes of equal weight together, in base64.
 
-    With `rows`, each number is stored as its difference from the one before it in its row.
+    Signed numbers are stored as 0, −1, 1, −2, … → 0, 1, 2, 3, ….  With `smooth`, the last two axes
+    are an image, of which the differences along both are stored.
     """
-    stored = np.diff(array, axis=-1, prepend=array.dtype.type(0)) if rows else array
+    stored = array
+    if smooth:
+        for axis in (-1, -2):
+            stored = np.diff(stored, axis=axis, prepend=array.dtype.type(0))
+    if array.dtype.kind == "i":
+        stored = (stored << 1) ^ (stored >> (8 * array.itemsize - 1))
     little = np.ascontiguousarray(stored).astype(stored.dtype.newbyteorder("<"))
     planes = little.view(np.uint8).reshape(-1, array.itemsize).T
     data = base64.b64encode(zlib.compress(planes.tobytes(), 9)).decode()
-    return {"type": array.dtype.name, "shape": list(array.shape), "rows": rows, "data": data}
+    return {"type": array.dtype.name, "shape": list(array.shape), "smooth": smooth, "data": data}
 
 
 def sparse(codes: NDArray[np.uint16]) -> dict[str, Any]:

@@ -20,7 +20,8 @@ from PIL import Image
 
 from crnet.cli import main
 from crnet.inspecting.drawing import drawing
-from crnet.inspecting.page import page
+from crnet.inspecting.page import levels, packed, page
+from crnet.inspecting.states import states
 from crnet.upscale import Upscaler
 from tests.crnet.inspecting.test_drawing import NETWORKS, image
 
@@ -38,7 +39,12 @@ def unpacked(p: dict[str, Any]) -> NDArray[Any]:
     raw = np.frombuffer(zlib.decompress(base64.b64decode(p["data"])), np.uint8)
     kind = np.dtype(p["type"])
     array = np.ascontiguousarray(raw.reshape(kind.itemsize, -1).T).view(kind).reshape(p["shape"])
-    return np.cumsum(array, axis=-1, dtype=kind) if p["rows"] else array
+    if kind.kind == "i":  # 0, 1, 2, 3, … stand for 0, −1, 1, −2, …
+        odd, half = array & 1, (array.astype(int) & (2 ** (8 * kind.itemsize) - 1)) // 2
+        array = np.where(odd == 1, -half - 1, half).astype(kind)
+    for axis in (-1, -2) if p["smooth"] else ():
+        array = np.cumsum(array, axis=axis, dtype=kind)
+    return array
 
 
 @pytest.fixture(
@@ -56,6 +62,14 @@ def test_the_page_needs_nothing_else(made: tuple[str, str]) -> None:
     assert html.count("</script>") == 2  # titles cannot end the data
     assert data(html)["source"] == "a</script>b.png"
     assert len(html) < 100_000 + 40 * 21 * 27 * 9
+
+
+@pytest.mark.parametrize("kind", [np.int16, np.int32])
+@pytest.mark.parametrize("smooth", [False, True])
+def test_arrays_come_back(kind: type[np.signedinteger[Any]], smooth: bool) -> None:
+    numbers = np.random.default_rng(0).integers(-(2**14), 2**14, (2, 5, 7)).astype(kind)
+    numbers[0, 0, :3] = -(2**14), 2**14 - 1, 0
+    assert (unpacked(packed(numbers, smooth=smooth)) == numbers).all()
 
 
 @torch.no_grad()
@@ -124,7 +138,8 @@ try:
         return {value: seen.value, sum: seen.value.map((_, c) => seen.rest[c] + seen.left[c]
             + [...seen.parts.values()].reduce((s, v) => s + v[c], 0)), parts: seen.parts.size,
             left: seen.left, image: seen.value.map((_, c) => image[at(c)]),
-            text: document.body.innerText, states: D.states.length, first: order[0]}'''
+            first: Array.from(D.states.find(s => s.draws).levels),
+            text: document.body.innerText, states: D.states.length}'''
     found = {"all": driver.execute_script(look), "log": driver.get_log("browser")}
     off = "toggle([order[0]]).then(() => arguments[0](0))"
     driver.execute_async_script(off)
@@ -167,4 +182,9 @@ def test_a_browser_explains_each_pixel_exactly(made: tuple[str, str], tmp_path: 
     assert off["value"] != pytest.approx(seen["value"], abs=1e-6)
     assert again["value"] == pytest.approx(seen["value"], abs=1e-6)
     assert "recursion 0 of 2" in found["first"]
+    net = NETWORKS[made[0]]()
+    with torch.no_grad():
+        first = next(s.image for s in states(net, image(net), 3)[0] if s.image is not None)
+    off_by = np.array(seen["first"]) - levels(first).flatten().astype(int)
+    assert np.abs(off_by).max() <= 1  # where the last image is next to the middle of two levels
     assert ("What is proven" in seen["text"]) == made[0].startswith("certified")
