@@ -202,8 +202,14 @@ class Training(pl.LightningModule):
             sampler = DeviceSampler(self._shared.sampler, self.device)
             return DataLoader(Batches(sampler, self.global_step, part), batch_size=None)
         batches = Batches(self._shared.sampler, self.global_step, part)
+        # A process forked after a convolution can hang in PyTorch.
+        helped = self.workers > 0
         return DataLoader(
-            batches, batch_size=None, num_workers=self.workers, persistent_workers=False
+            batches,
+            batch_size=None,
+            num_workers=self.workers,
+            multiprocessing_context="spawn" if helped else None,
+            persistent_workers=helped,
         )
 
     @property

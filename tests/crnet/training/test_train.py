@@ -159,6 +159,13 @@ def test_averages_are_their_formula(data: Path, tmp_path: Path, monkeypatch) -> 
     torch.testing.assert_close(net.cista.S.detach(), mean)
 
 
+def test_workers_are_spawned_and_change_nothing(data: Path, tmp_path: Path, monkeypatch) -> None:
+    recipe = replace(TINY, steps=2, validation=())
+    alone = go(recipe, tmp_path / "alone", data)
+    monkeypatch.setattr(os, "fork", lambda: pytest.fail("forked"))
+    assert same(go(recipe, tmp_path / "helped", data, workers=1), alone)
+
+
 def test_logs_are_kept_per_start(data: Path, tmp_path: Path) -> None:
     go(TINY, tmp_path, data)
     with (tmp_path / "logs" / "0" / "metrics.csv").open() as file:
