@@ -1,14 +1,19 @@
 """Held-out objective against time of convolutional dictionary learning: ours and sporco's.
 
     python benchmarks/learning.py [--passes 4] [--lam 0.1] [--eta-b 5] [--quick] [--json FILE]
+    python benchmarks/learning.py --stream 10000 [--lam 0.1] [--quick]
 
 64 atoms of 8×8 are learned from twenty 256² grey crops of nine photos that ship with scikit-image
-and scikit-learn (crops of a photo do not overlap), high-passed by sporco's tikhonov_filter(5, 16),
+and scikit-learn (crops of a photo do not overlap), high-passed by tikhonov_filter(5, 16),
 and judged on the middle of sporco's five example photos, which neither learner sees.  sporco's
 OnlineConvBPDNDictLearn has the options of its own example, onlinecdl_gry.py, but for the length of
 its steps, η = 10/(5 + t), which is the default of its class and better here than the example's
 10/(20 + t) (--eta-b 20).  Both start from the same random atoms, see the same images in the same
 order, and run in this process, in float32, warmed up, with torch's number of threads.
+
+--stream N learns 256 atoms from N crops of 64², which are never in memory together, in steps of
+50.  It draws them one by one from seven of these photos, and prints the peak resident memory of
+this process.
 
 Judging is off the clock: atoms projected on the unit ball, the mean objective of the held-out
 photos by csc.coordinate_descent certified to 1e-3.  Quote the ratios, that of processor time where
@@ -17,8 +22,11 @@ other programs run: the seconds are this machine's, now.
 
 import argparse
 import json
+import resource
+import sys
 import time
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,7 +34,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from csc import LearningStep, coordinate_descent, learn_dictionary, random_dictionary
+from csc import (
+    LearningStep,
+    coordinate_descent,
+    learn_dictionary,
+    random_dictionary,
+    tikhonov_filter,
+)
 
 # photo: number of crops; the photos of 512² give their quarters, others left and right, or middle
 TRAINING = {
@@ -40,6 +54,7 @@ TRAINING = {
     "chelsea": 1,
     "coins": 1,
 }
+SCIKIT_LEARN = ("china", "flower")  # not in the stream: importing it takes 60 MiB
 HELD_OUT = ("barbara", "kodim23", "monarch", "sail", "tulips")
 
 
@@ -64,34 +79,82 @@ def clock() -> np.ndarray:
 
 def photo(name: str) -> np.ndarray:
     """Return a grey photo (H, W) in [0, 1]."""
-    from skimage import data
-    from sklearn.datasets import load_sample_image
-    from sporco import util
-
     if name in HELD_OUT:
+        from sporco import util
+
         image = util.ExampleImages().image(f"{name}.png")
-    elif name in ("china", "flower"):
+    elif name in SCIKIT_LEARN:
+        from sklearn.datasets import load_sample_image
+
         image = load_sample_image(f"{name}.jpg")
-    elif name == "motorcycle":
-        image = data.stereo_motorcycle()[0]
     else:
-        image = getattr(data, name)()
+        from skimage import data
+
+        image = data.stereo_motorcycle()[0] if name == "motorcycle" else getattr(data, name)()
     image = np.asarray(image) / 255.0
     return image if image.ndim == 2 else image @ [0.299, 0.587, 0.114]
 
 
 def crops(image: np.ndarray, n: int, side: int) -> list[Tensor]:
     """Return n high-passed crops, each (1, side, side)."""
-    from sporco import signal
-
     bottom, right = (size - side for size in image.shape)
     corners = {
         1: [(bottom // 2, right // 2)],
         2: [(bottom // 2, 0), (bottom // 2, right)],
         4: [(0, 0), (0, right), (bottom, 0), (bottom, right)],
     }[n]
-    high = [signal.tikhonov_filter(image[i : i + side, j : j + side], 5, 16)[1] for i, j in corners]
-    return [torch.from_numpy(np.array(h, dtype=np.float32))[None] for h in high]
+    x = torch.from_numpy(image)
+    cut = [x[None, None, i : i + side, j : j + side] for i, j in corners]
+    return [tikhonov_filter(c, 5, 16)[1][0].float() for c in cut]
+
+
+def draw_crops(n: int, side: int) -> Iterator[Tensor]:
+    """Yield n random high-passed crops, each (1, side, side), flipped and turned."""
+    photos = []
+    for name in (name for name in TRAINING if name not in SCIKIT_LEARN):
+        image = photo(name)
+        photos += crops(image, 1, min(image.shape))
+    generator = torch.Generator().manual_seed(2)
+    for _ in range(n):
+        which, turn, flip, *corner = torch.randint(2**31, (5,), generator=generator).tolist()
+        image = photos[which % len(photos)]
+        i, j = (c % (image.shape[-1] - side + 1) for c in corner)
+        crop = image[:, i : i + side, j : j + side].rot90(turn % 4, (1, 2))
+        yield (crop.flip(2) if flip % 2 else crop).contiguous()
+
+
+def stream(n: int, M: int, side: int, lam: float) -> None:
+    """Learn from crops that are never in memory together, and print the peak memory."""
+    D = random_dictionary(M, 1, 8, generator=torch.Generator().manual_seed(0))
+    before, begun = peak_mib(), clock()
+
+    def on_step(step: LearningStep) -> None:
+        seconds = (clock() - begun)[0]
+        print(
+            f"{step.images[-1] + 1:6} crops {seconds:7.0f} s  objective {step.objective:.3f}  "
+            f"{len(step.restarted)} atoms re-started  peak {peak_mib():.0f} MiB",
+            flush=True,
+        )
+
+    generator = torch.Generator().manual_seed(1)
+    images = draw_crops(n, side)
+    learned = learn_dictionary(
+        images, D, lam, passes=1, batch=50, patience=500, generator=generator, on_step=on_step
+    )
+    held_out = torch.stack([c for name in HELD_OUT for c in crops(photo(name), 1, 128)])
+    seconds, cpu_seconds = clock() - begun
+    peak = peak_mib()
+    print(f"\n{n} crops of {side}², {M} atoms, λ = {lam}, {torch.get_num_threads()} threads")
+    print(f"{seconds:.0f} s, {cpu_seconds:.0f} s of processor")
+    print(f"peak resident memory {peak:.0f} MiB, of which imports {before:.0f}")
+    for name, atoms in (("first", D), ("learned", learned.dictionary)):
+        print(f"held-out objective of the {name} atoms: {judge(atoms, held_out, lam):.3f}")
+
+
+def peak_mib() -> float:
+    """Return the largest resident memory of this process so far, in MiB."""
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
 def run_ours(x: Tensor, D: Tensor, lam: float, passes: int) -> tuple[list[Point], list[int]]:
@@ -166,10 +229,14 @@ def main() -> None:
     parser.add_argument("--eta-b", type=float, default=5.0, help="sporco's steps are 10/(b + t)")
     parser.add_argument("--every", type=int, default=4, help="steps between two judgements")
     parser.add_argument("--quick", action="store_true", help="16 atoms, small crops, one pass")
+    parser.add_argument("--stream", type=int, metavar="N", help="learn from a stream of N crops")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     lam, every = arguments.lam, arguments.every
+    if arguments.stream:
+        stream(arguments.stream, *((16, 32) if arguments.quick else (256, 64)), lam)
+        return
     side, M, passes = (96, 16, 1) if arguments.quick else (256, 64, arguments.passes)
     x = torch.stack([c for name, n in TRAINING.items() for c in crops(photo(name), n, side)])
     held_out = torch.stack([c for name in HELD_OUT for c in crops(photo(name), 1, side)])

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from csc.checks import check_finite, check_integer, check_pair
 from csc.dictionary import unit_norm
+from csc.solvers.admm import NEEDS_SPORCO
 
 
 def sporco_dictionary(
@@ -69,7 +70,10 @@ def sporco_dictionary(
     True
     """
     _check(images, D, lam, passes, max_iter)
-    from sporco.dictlrn import onlinecdl
+    try:
+        from sporco.dictlrn import onlinecdl
+    except ImportError as error:
+        raise ImportError(f"sporco_dictionary {NEEDS_SPORCO}: {error}") from error
 
     options = {
         "CBPDN": {"MaxMainIter": max_iter, "RelStopTol": 1e-3, "rho": 50 * lam + 1},

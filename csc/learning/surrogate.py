@@ -108,7 +108,7 @@ class Correlations:
     def A(self) -> Tensor:
         """Return A, shape (M, M, 2kh-1, 2kw-1)."""
         # A pair of codes was added once; A has it at (m, n, s) and at (n, m, −s).
-        return self._half + self._half.transpose(0, 1).flip(2, 3)
+        return self._half.transpose(0, 1).flip(2, 3).add_(self._half)
 
 
 def minimise_surrogate(A: Tensor, B: Tensor, D: Tensor, tol: float) -> Tensor:
@@ -183,10 +183,9 @@ def _majorant(spectrum: Tensor) -> Tensor:
 
     L_m s_m ≥ Σ_n |A_mn| s_n suffices for any s > 0.  s_m = A_mm^-½ evens out unequal atoms.
     """
-    size = spectrum.abs()
-    s = size.diagonal(dim1=2, dim2=3).amax((0, 1)).rsqrt()  # (M,)
+    s = spectrum.diagonal(dim1=2, dim2=3).abs().amax((0, 1)).rsqrt()  # (M,)
     s = torch.where(torch.isfinite(s), s, 1.0)
-    L = (size @ s).amax((0, 1)) / s
+    L = torch.stack([(row.abs() @ s).amax(0) for row in spectrum]).amax(0) / s
     return torch.where(L > 0, L, 1.0)[:, None, None, None]
 
 

@@ -38,6 +38,7 @@ from csc.solvers.stopping import Stopping, warn_of_zero_codes
 ADAPT = 300  # steps in which ρ may change; after them ADMM with a fixed ρ converges
 RHO_RANGE = 1e3  # largest factor between ρ and its first value
 LEAST = 1e-2  # smallest relative weight that an atom is scaled by
+NEEDS_SPORCO = "needs sporco, which cannot be imported; run: pip install sporco"
 
 
 @full_precision
@@ -195,7 +196,10 @@ def _solver(
 
     Images are (H, W, C, B, 1), atoms (kh, kw, C, M), codes (H, W, 1, B, M).
     """
-    from sporco.admm import cbpdn
+    try:
+        from sporco.admm import cbpdn
+    except ImportError as error:
+        raise ImportError(f"ADMM {NEEDS_SPORCO}: {error}") from error
 
     options: dict[str, Any] = {
         "MaxMainIter": max_iter,
