@@ -296,8 +296,8 @@ def _restore(
     B, C, H, W = images.shape
     separate = D.shape[1] == 1 < C
     whole = mask is None or mask.shape[1] == 1  # a rotation needs whole pixels
-    basis = torch.tensor(_OPPONENT if separate and whole and C == 3 else torch.eye(C).tolist())
-    basis = basis.to(images)
+    rotate = separate and whole and C == 3
+    basis = images.new_tensor(_OPPONENT) if rotate else torch.eye(C).to(images)
     turned = torch.einsum("ij,bjhw->bihw", basis, images)
     if separate:
         turned = turned.reshape(B * C, 1, H, W)
