@@ -78,7 +78,7 @@ def test_the_whole_network_is_certified_near_the_exact_one(net: Sparse) -> None:
     """The bound by a second run holds, and is as tight as the true distance times two."""
     x = own_input(net)
     y, codes = net.coder.features(x), net.coder.stack.all_codes(net.coder.features(x))
-    loose, found = crnet.certify_codes(net, x), crnet.certify_codes(net, x, recursions=20)
+    loose, found = crnet.certify_codes(net, x), crnet.certify_codes(net, x, recursions=25)
     net.double().coder.recursions = 40
     for b, (z, exact) in enumerate(zip(codes, net.coder.stack.all_codes(y.double()), strict=True)):
         true = distance(z, exact)
@@ -105,9 +105,9 @@ def test_the_recursion_is_that_of_its_kernels(net: Sparse) -> None:
 def test_bfloat16_stays_within_both_certificates(net: Sparse) -> None:
     """Codes of the same features, in both precisions; the stack's rounding is in `total`."""
     stack, y = net.coder.stack, net.coder.features(own_input(net))
-    fine, bound = stack.all_codes(y), stack.certify(y, recursions=20).total
+    fine, bound = stack.all_codes(y), stack.certify(y, recursions=25).total
     with torch.autocast("cpu", torch.bfloat16):
-        coarse, coarse_bound = stack.all_codes(y), stack.certify(y, recursions=20).total
+        coarse, coarse_bound = stack.all_codes(y), stack.certify(y, recursions=25).total
     for b, (a, c) in enumerate(zip(fine, coarse, strict=True)):
         assert c.dtype is torch.bfloat16
         assert bool((distance(a, c) <= bound[b] + coarse_bound[b]).all())
