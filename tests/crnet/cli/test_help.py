@@ -53,7 +53,7 @@ def test_every_option_has_a_text_and_every_value_its_default(command: str) -> No
         ("--model", "upscale evaluate compare inspect demo"),
         ("--data", "evaluate compare data_check train export"),
         ("--sets", "evaluate compare data_check train export"),
-        ("--device", "upscale evaluate compare inspect train export"),
+        ("--device", "upscale evaluate compare inspect train export models"),
     ],
 )
 def test_one_thing_has_one_flag(flag: str, having: str) -> None:
