@@ -1,4 +1,4 @@
-"""Run a network with ncnn, 1.3 to 1.8 times as fast as PyTorch on AVX2: ``csc-crnet[ncnn]``.
+"""Run a network with ncnn, CRNet-B 1.6 times as fast as PyTorch on AVX2: ``csc-crnet[ncnn]``.
 
 ncnn computes 3×3 convolutions by Winograd's algorithm.  pnnx converts the network, which takes some
 seconds.
