@@ -180,7 +180,7 @@ class Processes(Executor):
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """End the processes, after the calls that are running."""
         self._threads.shutdown(wait, cancel_futures=cancel_futures)
-        for pool in self._pools:
+        for pool in tuple(self._pools):
             pool.shutdown(wait)
 
     def _in_process(self, fn: Callable[P, Result], /, *args: P.args, **kwargs: P.kwargs) -> Result:
