@@ -514,7 +514,9 @@ def test_deep_supervision_is_the_mean_of_the_losses(data: Path) -> None:
         for p in net.parameters():
             p.add_(0.05 * torch.randn(p.shape, generator=g))
     module = train_module.Training(
-        recipe, net, *train_module._read(recipe, data, False, data, torch.device("cpu"))
+        recipe,
+        net,
+        *train_module._read(recipe, data, False, data, torch.device("cpu"), train_module._silent),
     )
     module.log = lambda *_: None  # outside a run there is no log
     x, target = torch.rand(2, 2, 1, 9, 9, generator=torch.Generator().manual_seed(1))
