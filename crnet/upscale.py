@@ -328,8 +328,10 @@ def _joined(y: Tensor, chroma: Tensor) -> Tensor:
     return rgb
 
 
-def picture_mib(shape: tuple[int, ...], chosen: Plan, channels: int, passes: int = 1) -> float:
-    """Estimate the memory in MiB of the images alone while a picture is enlarged.
+def picture_mib(
+    shape: tuple[int, ...], chosen: Plan, channels: int, passes: int = 1
+) -> tuple[float, float]:
+    """Estimate the memory in MiB of the images alone: while the system runs, and at most.
 
     Parameters
     ----------
@@ -343,13 +345,19 @@ def picture_mib(shape: tuple[int, ...], chosen: Plan, channels: int, passes: int
         8 for an ensemble, which keeps sums.
     """
     _, C, h, w = shape
+    H, W = chosen.size
     pixels = [h * w]
     for scale in chosen.passes:
         pixels.append(pixels[-1] * scale**2)
-    H, W = chosen.size
     reduced = 3 * H * W if pixels[-1] != H * W else 0  # bicubic adds products
-    network = max(a + b for a, b in zip(pixels, [*pixels[1:], reduced], strict=True))
-    network += 2 * pixels[-1] * (passes > 1)
-    conversion = 0 if channels == 3 or C == 1 else 5 * H * W + 3 * h * w
-    floats = C * h * w + max(channels * network, C * H * W + conversion)
-    return (4 * floats + 7 * H * W * (C == 3)) / 2**20
+    images = max(a + b for a, b in zip(pixels, [*pixels[1:], reduced], strict=True))
+    images += 2 * pixels[-1] * (passes > 1)
+    same = channels == C == 3  # the system's first image is the picture
+    network = 4 * (channels * images + C * h * w * (not same))
+    if channels == 1 and C == 3:  # Y, and then chroma
+        network += 4 * 3 * h * w
+        at_most = 4 * (6 * h * w + 6 * H * W)
+    else:
+        at_most = 4 * C * (h * w + H * W)
+    written = 4 * C * (h * w + H * W) + 7 * H * W * (C == 3)  # levels, and Pillow's copy
+    return network / 2**20, max(network, at_most, written) / 2**20

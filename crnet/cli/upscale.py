@@ -214,7 +214,7 @@ def _upscale_file(
     chosen = plan((h, w), scale, size=size, scales=scales)
     title = f"{Path(name).name}, {w}x{h} to {W}x{H} pixels"
     passes = 8 if options.ensemble else 1
-    images = picture_mib(tuple(picture.color.shape), chosen, upscale.channels, passes)
+    running, images = picture_mib(tuple(picture.color.shape), chosen, upscale.channels, passes)
     with _output(path, options.overwrite) as file:
         if chosen.passes and chosen.describe(h, w) != f"x{target.scale}":
             tell(f"crnet: {title}: {chosen.describe(h, w)}")
@@ -225,7 +225,7 @@ def _upscale_file(
             )
         bar = progress(f"{title}, {options.precision}", "tiles")
         with nullcontext(_ignore) if options.silent else bar as follow:
-            memory = max(1.0, options.memory - images)
+            memory = max(1.0, options.memory - running)
             shown = following(upscale, over_passes(follow, passes), memory)
             result = upscale_picture(picture, scale, shown, size=size, scales=scales)
             write_picture(result, file, format_name)
