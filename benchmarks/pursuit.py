@@ -42,6 +42,11 @@ PROBLEMS = {
     "E": ("astronaut", 256, "RGB:8x8x3x64", 0.05),
     "F": ("camera", 256, "G:8x8x64", 0.02),
     "G": ("camera", 256, "G:8x8x32", 0.2),
+    # H to K are at λ/λ_max = .03, .01, .003 and .001.
+    "H": ("camera", 128, "G:8x8x32", 0.0405),
+    "I": ("camera", 128, "G:8x8x32", 0.0135),
+    "J": ("camera", 128, "G:8x8x32", 0.00405),
+    "K": ("camera", 128, "G:8x8x32", 0.00135),
 }
 ERRORS = (1e-2, 1e-3, 1e-4, 1e-6)
 MEAN = "ABCDEF"  # the problems of the geometric means

@@ -43,7 +43,6 @@ from csc.checks import (
 )
 from csc.penalty import Penalty, check_penalty
 
-CANDIDATES = 2**14  # correlations that are worth computing one by one
 CHUNK = 2**26  # bytes of codes that a certificate works on at a time
 NEWTON = 4  # steps towards the best multiple of the residual, for the elastic net
 SUMS = 32  # roundings, at most, in a float64 sum over an image
@@ -210,14 +209,15 @@ class Problem(NamedTuple):
             slack = 2 * p.rounding_of_correlations(r)[:, :, None, None]  # of Dᵀr and of s Dᵀr
             s, value = p.best_dual(r, F.conv2d(r, p.D), slack)
             return p._gap(sizes, r, r, s, value)
-        direction = r if dual is None else dual
-        coarse = self.known(direction.to(self.x))
-        return self.certificate(sizes, r, coarse, self.safe_ratio(coarse), tol)
+        image = self.known((r if dual is None else dual).to(self.x))
+        if tol > 0 and self.x.dtype != torch.float64:
+            found = p.certificate(sizes, r, image, self.safe_ratio(image))
+            if found.within(tol):
+                return found
+        return p.certificate(sizes, r, image, p.safe_ratio(image.double()))
 
-    def certificate(
-        self, sizes: "CodeSizes", r: Tensor, dual: Tensor, ratio: Tensor, tol: float = 0.0
-    ) -> Gap:
-        """Return the certificate of codes from up-to-date parts.
+    def certificate(self, sizes: "CodeSizes", r: Tensor, dual: Tensor, ratio: Tensor) -> Gap:
+        """Return the certificate of codes from up-to-date parts; this problem is in float64.
 
         Parameters
         ----------
@@ -225,38 +225,30 @@ class Problem(NamedTuple):
             Sizes of the codes.
         r : Tensor, shape (B, C, H, W), float64
             x − D z.
-        dual : Tensor, shape (B, C, H, W), in the images' dtype
+        dual : Tensor, shape (B, C, H, W)
             The dual point is its best multiple.
         ratio : Tensor, shape (B,), float64
             At least max |Dᵀ dual|/λ, rounding included: see :meth:`rounding_of_correlations`.
-        tol : float
-            If `ratio` does not certify it, the correlations are computed in float64.
         """
-        p, image = self.double(), dual.double()
-        xv, vv = inner(p.x, image), inner(image, image)
-
-        def gap(ratio: Tensor) -> Gap:
-            s = dual_scale(xv, vv, ratio)
-            return p._gap(sizes, r, image, s, dual_value(xv, vv, s))
-
-        found = gap(ratio)
-        if self.x.dtype == torch.float64 or bool(found.reached(tol).all()):
-            return found
-        return gap(self.exact_ratio(dual))
+        v = dual.double()
+        xv, vv = inner(self.x, v), inner(v, v)
+        s = dual_scale(xv, vv, ratio)
+        return self._gap(sizes, r, v, s, dual_value(xv, vv, s))
 
     def _gap(self, sizes: "CodeSizes", r: Tensor, dual: Tensor, s: Tensor, value: Tensor) -> Gap:
         """Return P(z) − Δ(s dual) with an allowance for the rounding of float64; all in float64.
 
         r is x − D z, and `value` is Δ(s dual).
         """
-        P = 0.5 * inner(r, r) + sizes.penalty
+        rr = inner(r, r)
+        P = 0.5 * rr + sizes.penalty
         # A sum of n products has an error of at most n·ε/2 times the sum of their sizes.  D z has
         # M·kh·kw products a pixel, and Σ ‖d_m‖₁‖z_m‖₂ bounds the norm of their sizes.
         u = 0.5 * torch.finfo(torch.float64).eps
         M, _, kh, kw = self.D.shape
         atoms = self.D.abs().sum((2, 3)).square().sum(1).sqrt()
         error = u * M * kh * kw * (atoms * sizes.norms).sum(1)  # of r, in norm
-        rounding = error * (inner(r, r).sqrt() + 0.5 * error)
+        rounding = error * (rr.sqrt() + 0.5 * error)
         largest = 1.5 * s * (inner(self.x, self.x) * inner(dual, dual)).sqrt()  # part of Δ
         rounding += u * SUMS * (P + largest)
         return Gap(P, (P - value).clamp(min=0) + rounding)
@@ -284,44 +276,19 @@ class Problem(NamedTuple):
             ratios.append(penalty.largest_ratio(F.conv2d(image, self.D[atoms]), slack))
         return torch.stack(ratios).amax(0)
 
-    def exact_ratio(self, image: Tensor) -> Tensor:
-        """Return `safe_ratio` in float64, from the few correlations that may be the largest.
-
-        Correlations in the images' dtype, with bounds on their rounding, tell which these are.
-        """
-        p, image64 = self.double(), image.double()
-        if self.penalty.groups is not None or bool((p.lam == 0).any()):
-            return p.safe_ratio(image64)
-        correlation = F.conv2d(image, self.D).double()
-        size = correlation if self.nonneg else correlation.abs()
-        slack = self.rounding_of_correlations(image)[:, :, None, None]
-        least = ((size - slack) / p.lam).amax((1, 2, 3), keepdim=True)
-        b, m, i, j = ((size + slack) / p.lam >= least).nonzero(as_tuple=True)
-        if len(b) > CANDIDATES:
-            return p.safe_ratio(image64)
-        kh, kw = self.D.shape[2:]
-        windows = image64.unfold(2, kh, 1).unfold(3, kw, 1)[b, :, i, j]  # (n, C, kh, kw)
-        dots = (windows * p.D[m]).sum((1, 2, 3))
-        dots = dots if self.nonneg else dots.abs()
-        ratios = (dots + p.rounding_of_correlations(image64)[b, m]) / p.lam.expand(size.shape)[
-            b, m, i, j
-        ]
-        return (
-            torch.full((len(image),), -torch.inf, dtype=torch.float64, device=image.device)
-            .scatter_reduce(0, b, ratios, "amax")
-            .clamp(min=0)
-        )
-
     def rounding_of_correlations(self, image: Tensor) -> Tensor:
         """Return a bound on the rounding of ⟨d_m, image⟩ at any position, shape (B, M).
 
-        n products have an error of at most n·ε/2·‖d_m‖‖image in the window‖.
+        n products have an error of at most n·ε/2·‖d_m‖‖image in the window‖.  A division by λ adds
+        one more rounding.  A window lies in 2×2 tiles of kh×kw pixels.
         """
         eps, (kh, kw) = torch.finfo(image.dtype).eps, self.D.shape[2:]
         norms = self.D.double().square().sum((1, 2, 3)).sqrt()
         squares = image.double().square().sum(1, keepdim=True)
-        windows = F.avg_pool2d(squares, (kh, kw), stride=1, divisor_override=1).amax((1, 2, 3))
-        return 0.5 * eps * self.D[0].numel() * windows.sqrt()[:, None] * norms
+        tiles = F.avg_pool2d(squares, (kh, kw), ceil_mode=True, divisor_override=1)
+        tiles = F.avg_pool2d(F.pad(tiles, [0, 1, 0, 1]), 2, stride=1, divisor_override=1)
+        window = tiles.amax((1, 2, 3)).sqrt()
+        return 0.5 * eps * (self.D[0].numel() + 1) * window[:, None] * norms
 
 
 class CodeSizes(NamedTuple):

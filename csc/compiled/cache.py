@@ -23,16 +23,18 @@ Function = TypeVar("Function", bound=Callable[..., object])
 _log = logging.getLogger("csc")
 
 
-def kernel(fastmath: bool | set[str] = False) -> Callable[[Function], Function]:
+def kernel(
+    fastmath: bool | set[str] = False, *, inline: bool = False
+) -> Callable[[Function], Function]:
     """Compile a function without the GIL, and cache it on disk for its types and the processor.
 
     The cache is beside the function's file or, where that folder is read-only, in the user's cache
     folder.  The environment variable ``NUMBA_CACHE_DIR`` names another.  Where none can be written,
-    each process compiles for itself.
+    each process compiles for itself.  With `inline` it becomes part of the kernels that call it.
     """
 
     def compiled(function: Function) -> Function:
-        dispatcher: Any = njit(nogil=True, fastmath=fastmath)(function)
+        dispatcher: Any = njit(nogil=True, fastmath=fastmath, forceinline=inline)(function)
         with suppress(RuntimeError):  # no folder can be written
             dispatcher._cache = _Cache(function)
         found: Function = dispatcher

@@ -3,6 +3,8 @@
 Only the solvers on a CPU import this module, and only when they run, because numba loads slowly.
 """
 
+from functools import cached_property
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -12,6 +14,7 @@ from csc.checks import code_shape
 from csc.compiled import kernels
 from csc.compiled.records import (
     ATOMS,
+    Active,
     Atoms,
     Float,
     Floats,
@@ -33,7 +36,7 @@ class Image:
     def __init__(self, p: Problem, threads: int) -> None:
         M, C, kh, kw = p.D.shape
         H, W = p.size
-        self.shape = (C, H, W)
+        self.problem, self.shape = p, (C, H, W)
         self.codes = code_shape(p.x, p.D)[1:]  # (M, h, w)
         self.threads = min(threads, self.codes[1])
         self.n, self.dtype = p.x.numel(), p.x.numpy().dtype
@@ -56,11 +59,15 @@ class Image:
             least=p.lam[0].amin((1, 2)).expand(M).contiguous().numpy(),
             nonneg=p.nonneg,
         )
+
+    @cached_property
+    def norm2(self) -> Floats:
+        """‖d_m‖² at every position, counting only known pixels, (M, h, w)."""
+        p = self.problem
         squares = p.D.square().sum((1, 2, 3))[:, None, None]
         if p.mask is not None:
             squares = F.conv2d(p.mask.expand_as(p.x), p.D.square())[0]
-        # ‖d_m‖² at every position, counting only known pixels, (M, h, w).
-        self.norm2: Floats = np.broadcast_to(squares.numpy(), self.codes)
+        return np.broadcast_to(squares.numpy(), self.codes)
 
     def flat(self, r: Tensor | None = None) -> Floats:
         """Return an image, or zeros, as a flat array.
@@ -94,6 +101,32 @@ class Image:
 
         found, ratios = zip(*together(run, self.stripes()), strict=True)
         return np.concatenate(found, axis=1), float(max(ratios))
+
+    def largest_ratio(self, r: Floats) -> float:
+        """Return max |Dᵀr|/λ, infinite where a λ is zero."""
+        if not self.weights.least.all():
+            return np.inf
+        return self.dense_pass(r, np.inf, np.zeros(self.codes, bool))[1]
+
+    def active(self, at: Ints, values: Floats) -> Active:
+        """Return the list of coordinates (atoms, rows, columns), sorted by row, and their codes."""
+        atoms, rows, columns = at
+        return Active(
+            atoms=atoms,
+            rows=rows,
+            columns=columns,
+            at=rows.astype(np.int64) * self.shape[2] + columns,
+            lam=self.weights.lam[tuple(at)],
+            norm2=self.norm2[tuple(at)],
+            values=values,
+        )
+
+    def residual(self, at: Ints, values: Floats) -> Floats:
+        """Return x − D z, with codes z that are zero outside of a list."""
+        r = self.x.copy()
+        active = self.active(at, values)
+        kernels.subtract_all(r, self.mask, self.atoms, active, values, (0, len(values)))
+        return r
 
     def stripes(self) -> list[Span]:
         """Return the rows of codes of each thread."""

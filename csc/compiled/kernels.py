@@ -210,7 +210,7 @@ def _set_levels(level: Floats, weights: Weights, varied: bool, factor: Float) ->
             level[m] = 0
 
 
-@kernel()
+@kernel(inline=True)
 def _worst(
     block: Block,
     group: int,

@@ -133,7 +133,8 @@ def together(run: Callable[[Part], Result], parts: list[Part]) -> list[Result]:
     try:
         last = [run(part) for part in parts[-1:]]
     finally:  # no part runs on after this returns or raises
-        wait(waiting)
+        if waiting:
+            wait(waiting)
     _handle_ctrl_c()
     return [*(other.result() for other in waiting), *last]
 

@@ -6,6 +6,7 @@ violate |Dᵀr| ≤ λ.
 
 import copy
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -14,15 +15,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from csc.compiled.records import Active, Floats, Ints, Marks, Span
+from csc.compiled.records import Floats, Marks, Span
 from csc.compiled.threads import together
-from csc.problem import CodeSizes, Problem, dual_scale, dual_value
+from csc.problem import Gap, Problem, dual_scale, dual_value
 
 # Tuned on photographs of 256² to 512² pixels with 32 to 64 atoms of 8×8 to 12×12.
 PROJECTION_EPOCHS = 3  # epochs between the dense passes of a projection
 ROUNDS = 4  # of epochs and a dense pass in a projection
 PARALLEL_FROM = 20_000  # coordinate updates that are worth a second thread
-WINDOWS = 2**14  # windows of codes that are drawn at a time
+TURN = 5  # epochs, at most, of the stripes before the seams between them have their turn
 FEW_ZEROS = 1000  # zero codes that may stay in the list
 
 
@@ -50,9 +51,9 @@ class ActiveSet:
     """
 
     def __init__(self, p: Problem, start: Tensor | None, threads: int) -> None:
-        from csc.compiled import image, kernels
+        from csc.compiled import certificate, image, kernels
 
-        self.kernels = kernels
+        self.kernels, self.certifier = kernels, certificate
         self.problem, self.image = p, image.Image(p, threads)
         self.ridge = self.image.scalar(p.penalty.ridge)
         self.in_list: Marks = np.zeros(self.image.codes, bool)
@@ -62,7 +63,7 @@ class ActiveSet:
             rows, atoms, columns = np.nonzero(self.in_list.transpose(1, 0, 2))
             at = np.stack([atoms, rows, columns]).astype(np.int32)
             values = start[0].numpy()[tuple(at)]
-        self.active = self._list(at, values)
+        self.active = self.image.active(at, values)
         self.r = self.image.flat()
         self.refresh()
 
@@ -76,29 +77,16 @@ class ActiveSet:
         zeros = len(values) - int(np.count_nonzero(values))
         drop_zeros = zeros > FEW_ZEROS and 2 * zeros > len(values)
         if found.size or drop_zeros:
-            self.active = self._list(
+            self.active = self.image.active(
                 *self.kernels.relist(self.active, found, drop_zeros, self.in_list)
             )
         return found.shape[1], ratio
-
-    def _list(self, at: Ints, values: Floats) -> Active:
-        """Return the list of coordinates (atoms, rows, columns), sorted by row, and their codes."""
-        atoms, rows, columns = at
-        return Active(
-            atoms=atoms,
-            rows=rows,
-            columns=columns,
-            at=rows.astype(np.int64) * self.image.shape[2] + columns,
-            lam=self.image.weights.lam[tuple(at)],
-            norm2=self.image.norm2[tuple(at)],
-            values=values,
-        )
 
     def sweep(self, factor: float, epochs: int) -> None:
         """Minimise over each coordinate of the list, `epochs` times; the weight is factor·λ."""
         image = self.image
 
-        def run(span: Span) -> None:
+        def run(epochs: int, span: Span) -> None:
             self.kernels.sweep(
                 self.r, image.mask, image.atoms, self.active, image.weights.nonneg,
                 image.scalar(factor), self.ridge, span, epochs,
@@ -184,16 +172,22 @@ class ActiveSet:
         """Subtract D z from r in place, with `values` as the codes of the list."""
         image = self.image
 
-        def run(span: Span) -> None:
+        def run(epochs: int, span: Span) -> None:
             self.kernels.subtract_all(r, image.mask, image.atoms, self.active, values, span)
 
         self._striped(run, 1)
 
-    def _striped(self, run: Callable[[Span], None], epochs: int) -> None:
-        """Run over all coordinates, in parallel where no two threads touch the same pixel."""
-        stripes, seams = self._split(epochs)
-        together(run, stripes)
-        together(run, seams)
+    def _striped(self, run: Callable[[int, Span], None], epochs: int) -> None:
+        """Run over all coordinates, in parallel where no two threads touch the same pixel.
+
+        Stripes and seams take turns.  Each turn is short, because codes near a seam settle only as
+        the two hear of each other.
+        """
+        stripes, seams = self._split(min(epochs, TURN))
+        turn = TURN if seams else epochs
+        for done in range(0, epochs, turn):
+            for spans in (stripes, seams):
+                together(partial(run, min(turn, epochs - done)), spans)
 
     def _split(self, epochs: int) -> tuple[list[Span], list[Span]]:
         """Cut the list into stripes of rows, and the seams of kh − 1 rows between them.
@@ -252,32 +246,16 @@ class ActiveSet:
     def _inner(self, a: Floats, b: Floats) -> float:
         return float(self.kernels.inner(a, b, self.image.n))
 
-    def sizes(self) -> CodeSizes:
-        """Return the sizes of the codes."""
+    def certify(self, z: Tensor, dual: Dual, tol: float) -> Gap:
+        """Return the certificate of the codes z of the list."""
+        p = self.problem
+        if p.penalty.ridge:
+            return p.certify(z)
+        if not np.isfinite(dual.ratio):  # λ = 0 for some codes
+            return p.certify(z, self.image.tensor(dual.image), tol)
         a = self.active
-        values = a.values.astype(np.float64)
-        norms = np.bincount(a.atoms, values**2, len(self.in_list)) ** 0.5
-        penalty = float(a.lam.astype(np.float64) @ np.abs(values))
-        penalty += 0.5 * self.problem.penalty.ridge * float(values @ values)
-        return CodeSizes(
-            torch.tensor([penalty], dtype=torch.float64), torch.from_numpy(norms)[None]
-        )
-
-    def residual(self) -> Tensor:
-        """Return x − D z afresh, in float64, (1, C, H, W)."""
-        p, a = self.problem, self.active
-        x, D = p.x.double(), p.D.double()
-        C, (H, W), (kh, kw) = x.shape[1], p.size, D.shape[2:]
-        down, across = np.ogrid[:kh, :kw]
-        window = (np.arange(C)[:, None, None] * H + down) * W + across  # (C, kh, kw)
-        image = np.zeros(x.numel())
-        on = np.flatnonzero(a.values)
-        for first in range(0, len(on), WINDOWS):
-            some = on[first : first + WINDOWS]
-            pixels = a.at[some, None] + window.ravel()
-            drawn = D.numpy()[a.atoms[some]].reshape(pixels.shape) * a.values[some, None]
-            image += np.bincount(pixels.ravel(), drawn.ravel(), image.size)
-        return p.known(x - torch.from_numpy(image).view_as(x))
+        at = np.stack([a.atoms, a.rows, a.columns])
+        return self.certifier.certify(self.image, at, a.values, tol, (dual.image, dual.ratio))
 
     def codes(self) -> Tensor:
         """Return z, (1, M, h, w)."""

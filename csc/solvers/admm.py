@@ -119,8 +119,8 @@ class Best:
         self.p = p
         self.codes: Tensor | None = None
 
-    def update(self, z: Tensor) -> tuple[Tensor, Tensor, Gap]:
-        """Take codes into account; return the best codes, their residual and gap."""
+    def update(self, z: Tensor) -> tuple[Callable[[], Tensor], Tensor, Gap]:
+        """Take codes into account; return what `Stopping.over` takes of the best codes."""
         found = self.p.certify(z)
         if self.codes is None:
             self.codes, self.found = z, found
@@ -130,7 +130,7 @@ class Best:
             torch.where(better, found.objective, self.found.objective),
             torch.where(better, found.gap, self.found.gap),
         )
-        return self.codes, self.p.residual(self.codes), self.found
+        return self.codes.detach, self.p.residual(self.codes), self.found
 
 
 def _unit_problem(p: Problem) -> tuple[Problem, Tensor]:

@@ -115,9 +115,9 @@ def coordinate_descent(
             tell = _tell(on_step, [part.codes for part in parts], x, start) if on_step else None
             parts.append(_solve(p.of(b), first, max_iter, tol, tell, threads or team))
     solution = Solution(
-        codes=torch.cat([part.codes for part in parts]).to(x.device),
-        objective=torch.cat([part.objective for part in parts]).to(x.device),
-        gap=torch.cat([part.gap for part in parts]).to(x.device),
+        codes=_joined([part.codes for part in parts]).to(x.device),
+        objective=_joined([part.objective for part in parts]).to(x.device),
+        gap=_joined([part.gap for part in parts]).to(x.device),
         iterations=max(part.iterations for part in parts),
         status=tuple(status for part in parts for status in part.status),
     )
@@ -126,13 +126,21 @@ def coordinate_descent(
 
 def _tell(on_step: OnStep, done: list[Tensor], x: Tensor, start: Tensor | None) -> OnStep:
     """Report the codes of one image together with those of the rest of the batch."""
+    first = len(done) + 1
 
     def tell(epochs: int, codes: Tensor) -> None:
-        others = codes.new_zeros(len(x), *codes.shape[1:]) if start is None else start.detach()
-        left = others[len(done) + 1 :].to(codes)
-        on_step(epochs, torch.cat([*done, codes, left]).to(x.device))
+        parts = [*done, codes]
+        if first < len(x):
+            shape = (len(x) - first, *codes.shape[1:])
+            parts.append(codes.new_zeros(shape) if start is None else start[first:].to(codes))
+        on_step(epochs, _joined(parts).to(x.device))
 
     return tell
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    """Return one batch; that of a single image is not copied."""
+    return torch.cat(parts) if len(parts) > 1 else parts[0]
 
 
 def _solve(
@@ -146,7 +154,7 @@ def _solve(
     """Solve for one image, on the CPU."""
     active = ActiveSet(p, start, threads)
     best, objective = Dual(-np.inf, active.r, np.inf), np.inf
-    stopping = Stopping(p, start, max_iter, tol, lambda z: _certify(p, z, active, best, tol))
+    stopping = Stopping(p, start, max_iter, tol, lambda z: active.certify(z, best, tol))
     # The weight is factor · λ.  The factor starts where all codes stay zero, and falls to 1.
     ratio = active.dense_pass(np.inf)[1]
     factor = ratio if np.isfinite(ratio) else 1.0
@@ -174,7 +182,7 @@ def _solve(
                 torch.tensor([objective], dtype=torch.float64),
                 torch.tensor([objective - value], dtype=torch.float64),
             )
-            if stopping.over(epochs, active.codes(), active.image.tensor(active.r), estimate):
+            if stopping.over(epochs, active.codes, active.image.tensor(active.r), estimate):
                 return stopping.solution()
         if final:
             between = FIRST_EPOCHS if added else min(2 * between, MOST_EPOCHS)
@@ -185,15 +193,3 @@ def _solve(
             nearby = active.polish(POLISH)
         if on_step:
             on_step(epochs, active.codes())
-
-
-def _certify(p: Problem, z: Tensor, active: ActiveSet, best: Dual, tol: float) -> Gap:
-    """Return the certificate of the codes z of the active set."""
-    if p.penalty.ridge:
-        return p.certify(z)
-    dual = active.image.tensor(best.image)
-    if not np.isfinite(best.ratio):
-        return p.certify(z, dual, tol)
-    least = p.lam.amin((2, 3))
-    rounding = torch.where(least > 0, p.rounding_of_correlations(dual) / least, 0.0).amax(1)
-    return p.certificate(active.sizes(), active.residual(), dual, best.ratio + rounding, tol)

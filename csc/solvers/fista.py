@@ -25,6 +25,7 @@ Yin, Zhang, "Fixed-point continuation for ℓ1-minimization", SIAM J. Optim. 19(
 """
 
 from contextlib import nullcontext
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -91,8 +92,8 @@ def fista(
     """
     p = pose(x, D, lam, nonneg=nonneg, mask=mask, ridge=ridge, groups=groups)
     z = p.start(start, max_iter, tol)
-    stopping = Stopping(p, start, max_iter, tol)
     exact: Steps = Spatial(p) if bfloat16 else choose(p)
+    stopping = Stopping(p, start, max_iter, tol, partial(exact.certify, tol=tol))
     steps = Spatial(p, bfloat16=True) if bfloat16 else exact
     with one_torch_thread() if exact.own_threads else nullcontext():
         at = _begin(p, steps, z, _first_factor(p, exact) if start is None else x.new_ones(1))
@@ -102,10 +103,10 @@ def fista(
                 on_step(k, at.codes())
             # Without a tolerance only the last gap is of interest.
             if k == max_iter or (k % CHECK_EVERY == 0 and (tol > 0 or steps is not exact)):
-                z = at.codes()
+                z = at.state.now.z
                 r = p.known(p.x - (at.image if steps is exact else exact.synthesis(z)))
                 estimate = exact.estimate(z, r)
-                if stopping.over(k, z, r, estimate):
+                if stopping.over(k, at.codes, r, estimate):
                     break
                 previous, objective = objective, float(estimate.objective.sum())
                 if steps is not exact and previous - objective < STALLED * objective:

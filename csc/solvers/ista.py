@@ -126,7 +126,7 @@ def ista(
         r = p.residual(z)
         g = F.conv2d(r, D)  # minus the gradient
         check = k % CHECK_EVERY == 0 or k == max_iter
-        if check and stopping.over(k, z, r, p.estimate(z, r, g)):
+        if check and stopping.over(k, z.detach, r, p.estimate(z, r, g)):
             break
         z = p.penalty.prox(z + g / L, theta, L)
     return warn_of_zero_codes(p, stopping.solution())

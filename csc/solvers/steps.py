@@ -89,6 +89,9 @@ class Steps(Protocol):
     def step(self, state: State, momentum: Tensor, r: Tensor, L: Tensor, factor: Tensor) -> Step:
         """Take a step with β = `momentum`."""
 
+    def certify(self, z: Tensor, tol: float) -> Gap:
+        """Return the certificate of codes, as :meth:`csc.problem.Problem.certify`."""
+
 
 class Spatial:
     """Convolutions with all atoms at once, in the dtype of the images or in bfloat16."""
@@ -121,6 +124,10 @@ class Spatial:
     def estimate(self, z: Tensor, r: Tensor) -> Gap:
         """Return the gap of z with r = x − D z."""
         return self.p.estimate(z, r, self.adjoint(r))
+
+    def certify(self, z: Tensor, tol: float) -> Gap:
+        """Return the certificate of codes."""
+        return self.p.certify(z, tol=tol)
 
     def step(self, state: State, momentum: Tensor, r: Tensor, L: Tensor, factor: Tensor) -> Step:
         """Take a step with β = `momentum`."""
@@ -169,6 +176,10 @@ class Fourier:
         """Return Dᵀ r."""
         spectrum = self._spectrum(r)
         return torch.cat([self._adjoint(spectrum, atoms) for atoms in self._chunks()], 1)
+
+    def certify(self, z: Tensor, tol: float) -> Gap:
+        """Return the certificate of codes."""
+        return self.p.certify(z, tol=tol)
 
     def step(self, state: State, momentum: Tensor, r: Tensor, L: Tensor, factor: Tensor) -> Step:
         """Take a step with β = `momentum`."""
@@ -249,9 +260,10 @@ class Compiled:
     own_threads = True
 
     def __init__(self, p: Problem) -> None:
-        from csc.compiled import image, kernels
+        from csc.compiled import certificate, image, kernels
 
-        self.p, self.kernels, self.eps = p, kernels, torch.finfo(p.x.dtype).eps
+        self.p, self.kernels, self.certifier = p, kernels, certificate
+        self.eps = torch.finfo(p.x.dtype).eps
         self.images = [image.Image(p.of(b), torch_threads()) for b in range(len(p.x))]
 
     def begin(self, z: Tensor) -> State:
@@ -277,16 +289,19 @@ class Compiled:
 
     def largest_ratio(self, r: Tensor) -> Tensor:
         """Return max |Dᵀr|/λ of each image, infinite where a λ is zero."""
-        values = []
-        for image, part in zip(self.images, r, strict=True):
-            in_list = np.zeros(image.codes, bool)
-            ratio = image.dense_pass(image.flat(part), np.inf, in_list)[1]
-            values.append(ratio if image.weights.least.all() else np.inf)
+        parts = zip(self.images, r, strict=True)
+        values = [image.largest_ratio(image.flat(part)) for image, part in parts]
         return torch.tensor(values, dtype=torch.float64)
 
     def estimate(self, z: Tensor, r: Tensor) -> Gap:
         """Return the gap of z with r = x − D z."""
         return self.p.estimate_from(z, r, self.largest_ratio(r))
+
+    def certify(self, z: Tensor, tol: float) -> Gap:
+        """Return the certificate of codes."""
+        parts = zip(self.images, z, strict=True)
+        found = [self.certifier.certify_dense(image, part, tol) for image, part in parts]
+        return Gap(*(torch.cat(values) for values in zip(*found, strict=True)))
 
     def step(self, state: State, momentum: Tensor, r: Tensor, L: Tensor, factor: Tensor) -> Step:
         """Take a step with β = `momentum`."""

@@ -58,20 +58,22 @@ class Stopping:
         self.free = ((p.lam == 0) & atoms).flatten(1).any(1).expand(B)
         self.L = (lipschitz(p.D, p.size) or 1.0) if bool(self.free.any()) else 1.0
 
-    def over(self, k: int, z: Tensor, r: Tensor, estimate: Gap) -> bool:
+    def over(self, k: int, codes: Callable[[], Tensor], r: Tensor, estimate: Gap) -> bool:
         """Return whether the run ends after step k, at codes z with r = x − D z.
 
-        r and the estimate of the gap may be in the dtype of the images.
+        `codes` returns z, and is called where z is needed.  r and the estimate of the gap may be in
+        the dtype of the images.
         """
         last = k >= self.max_iter
         if k == 0:
             self.first = estimate.objective
-        stalled = self._stalled(estimate, torch.finfo(z.dtype).eps)
-        settled = self.free & (self._error(z, r) <= self.tol * self._scale(estimate))
+        stalled = self._stalled(estimate, torch.finfo(self.p.x.dtype).eps)
+        settled = self._settled(codes, r, estimate)
         likely = estimate.reached(self.tol)
         if not last and (self.tol == 0 or not bool((likely | stalled | settled).all())):
             return False
-        self.k, self.z, self.found = k, z, self.certify(z)
+        self.k, self.z = k, codes()
+        self.found = self.certify(self.z)
         # If the estimate is at half the tolerance, only rounding keeps the certificate above it.
         floor = stalled | estimate.reached(self.tol / 2)
         self.statuses = [
@@ -118,20 +120,20 @@ class Stopping:
         self.looks = torch.where(fell, 0, self.looks + 1)
         return (self.looks >= PATIENCE) & estimate.reached(NEAR * eps)
 
-    def _error(self, z: Tensor, r: Tensor) -> Tensor:
-        """Return L‖z − z⁺‖(‖z‖ + ‖z⁺‖) with z⁺ the step of ISTA from z, (B,).
+    def _settled(self, codes: Callable[[], Tensor], r: Tensor, estimate: Gap) -> Tensor:
+        """Tell for each image with λ = 0 whether a step of ISTA changes little.
 
-        P(z⁺) − P* ≤ L‖z − z⁺‖‖z − z*‖, where ‖z‖ + ‖z⁺‖ stands for the unknown ‖z − z*‖.
+        With z⁺ the step from z, P(z⁺) − P* ≤ L‖z − z⁺‖‖z − z*‖.  ‖z‖ + ‖z⁺‖ stands for the unknown
+        ‖z − z*‖.
         """
         if not bool(self.free.any()):
-            return torch.full((len(z),), torch.inf, device=z.device, dtype=torch.float64)
-        p, L = self.p, self.L
+            return self.free
+        p, L, z = self.p, self.L, codes()
         after = p.penalty.prox(z + F.conv2d(r, p.D) / L, p.lam / L, L)
         sizes = inner(z, z).sqrt() + inner(after, after).sqrt()
-        return L * sizes * inner(after - z, after - z).sqrt()
-
-    def _scale(self, estimate: Gap) -> Tensor:
-        return torch.maximum(estimate.objective, SMALL * self._objective_at_zero())
+        error = L * sizes * inner(after - z, after - z).sqrt()
+        scale = torch.maximum(estimate.objective, SMALL * self._objective_at_zero())
+        return self.free & (error <= self.tol * scale)
 
     def _objective_at_zero(self) -> Tensor:
         return 0.5 * inner(self.p.x, self.p.x)

@@ -116,6 +116,15 @@ def test_threads_change_rounding_only(threads: int, C: int, k: int, monkeypatch)
     close(runs[0].objective, one.objective, 2e-9)
 
 
+def test_threads_cost_few_epochs(monkeypatch) -> None:
+    """Codes near a seam settle about as fast as the others."""
+    monkeypatch.setattr("csc.solvers.active_set.PARALLEL_FROM", 1)
+    x, D = photo_like(64, 40), atoms()
+    lam = 0.05 * lam_max(x, D)
+    one, two = (coordinate_descent(x, D, lam, threads=threads).iterations for threads in (1, 2))
+    assert two <= 1.3 * one
+
+
 def test_stripes_and_seams_share_no_pixel(monkeypatch) -> None:
     monkeypatch.setattr("csc.solvers.active_set.PARALLEL_FROM", 1)
     x, D = photo_like(80, 40), atoms()
@@ -230,6 +239,20 @@ def test_the_projected_residual_saves_epochs() -> None:
     found = coordinate_descent(x, D, 0.05 * lam_max(x, D), tol=1e-4, threads=1)
     assert found.converged
     assert found.iterations <= 450
+
+
+def test_dense_codes_are_made_once(monkeypatch) -> None:
+    """A check takes the list of coordinates; only the solution needs all codes."""
+    made, codes = [], ActiveSet.codes
+
+    def counted(active: ActiveSet) -> Tensor:
+        made.append(1)
+        return codes(active)
+
+    monkeypatch.setattr(ActiveSet, "codes", counted)
+    x, D = photo_like(40, 40), atoms()
+    assert coordinate_descent(x, D, 0.05 * lam_max(x, D), tol=1e-6).converged
+    assert len(made) == 1
 
 
 def test_bad_input_is_named() -> None:

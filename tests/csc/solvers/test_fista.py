@@ -106,6 +106,37 @@ def test_the_compiled_steps_solve_large_problems(dtype: torch.dtype, monkeypatch
         close(found.objective, other.objective, 2 * tol)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("nonneg", [False, True])
+@pytest.mark.parametrize("varied", [False, True])
+@pytest.mark.parametrize("masked", [False, True])
+def test_the_compiled_certificate_is_the_other(
+    dtype: torch.dtype, nonneg: bool, varied: bool, masked: bool
+) -> None:
+    g = torch.Generator().manual_seed(1)
+    x, D = photo_like(40, 30, dtype=dtype).repeat(2, 1, 1, 1), atoms(dtype=dtype)
+    x[1] *= 0.5
+    mask = torch.rand(x.shape, generator=g) < 0.8 if masked else None
+    shape = (1, len(D), x.shape[2] - D.shape[2] + 1, x.shape[3] - D.shape[3] + 1)
+    lam = 0.2 * lam_max(x, D) * (1 + torch.rand(shape if varied else (), generator=g)).to(dtype)
+    p = pose(x, D, lam, nonneg=nonneg, mask=mask)
+    z = fista(x, D, lam, nonneg=nonneg, mask=mask, tol=0.0, max_iter=20).codes
+    found, other = Compiled(p).certify(z, 0.0), p.certify(z)
+    close(found.objective, other.objective, 1e-12)
+    assert (found.gap >= 0.99 * other.gap).all()
+    assert (found.gap <= 1.12 * other.gap).all()  # float64 correlations where it would be more
+    if dtype == torch.float64:
+        close(found.gap, other.gap, 1e-9)
+
+
+def test_a_compiled_certificate_of_negative_codes_is_infinite() -> None:
+    x, D = photo_like(20, 20), atoms()
+    p = pose(x, D, 0.1, nonneg=True)
+    z = torch.zeros(1, len(D), 20 - D.shape[2] + 1, 20 - D.shape[3] + 1, dtype=x.dtype)
+    z[0, 0, 3, 3] = -1
+    assert Compiled(p).certify(z, 0.0).objective.isinf().all()
+
+
 def test_what_is_chosen() -> None:
     def way(C: int, k: int, side: int, dtype: torch.dtype = torch.float32) -> type:
         x, D = torch.zeros(1, C, side, side, dtype=dtype), torch.ones(8, C, k, k, dtype=dtype)
