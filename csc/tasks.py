@@ -250,7 +250,8 @@ def inpaint(
     sigma : float
         Standard deviation of the noise of known pixels.
     lam, mu, tol
-        As of :func:`denoise`.
+        As of :func:`denoise`.  μ is multiplied by the share of known pixels, because the term
+        that it is weighed against has so many pixels less.
 
     Returns
     -------
@@ -302,6 +303,7 @@ def _restore(
     if separate:
         turned = turned.reshape(B * C, 1, H, W)
         mask = None if mask is None else mask.expand(images.shape).reshape(B * C, 1, H, W)
+    mu = mu if mask is None else mu * float(mask.double().mean())
     smooth, rest = tikhonov_filter(turned, mu, min(16, H, W), mask=mask)
     lam = noise_weights(rest, D, sigma, mask=mask) if lam is None else lam
     solution = coordinate_descent(rest, D, lam, mask=mask, tol=tol)
