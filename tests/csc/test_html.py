@@ -25,6 +25,7 @@ def test_atoms_are_drawn_in_their_places() -> None:
     D[3, 0, 0, 0] = 0.1
     picture = _picture(html.atoms(D))
     assert picture.shape == (6, 64, 3)
+    assert (picture[0, 0] == 128).all()  # of a zero atom
     assert (picture[0, 3 * 4] == 255).all()
     assert (picture[4, 4 + 2] == 0).all()
     assert set(np.unique(picture)) == {0, 128, 255}

@@ -31,6 +31,11 @@ def test_an_image_is_refused_exactly_where_it_cannot_be_measured(
             score(x, scale, system, protocol)
 
 
+def test_table_2_is_on_y_and_table_3_on_rgb() -> None:
+    assert (TABLE_2.rgb, TABLE_2.clip, TABLE_2.edges) == (False, (16, 235), "symmetric")
+    assert (TABLE_3.rgb, TABLE_3.clip, TABLE_3.edges) == (True, None, "replicate")
+
+
 def test_a_small_image_is_named_before_any_is_measured(tmp_path: Path) -> None:
     for name, side in (("a", 60), ("b", 60), ("c", 18)):
         (tmp_path / "mine").mkdir(exist_ok=True)
