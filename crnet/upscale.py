@@ -359,5 +359,5 @@ def picture_mib(
         at_most = 4 * (6 * h * w + 6 * H * W)
     else:
         at_most = 4 * C * (h * w + H * W)
-    written = 4 * C * (h * w + H * W) + 7 * H * W * (C == 3)  # levels, and Pillow's copy
+    written = 4 * C * H * W + 7 * H * W * (C == 3)  # levels, and Pillow's copy
     return network / 2**20, max(network, at_most, written) / 2**20

@@ -214,6 +214,7 @@ def _upscale_file(
     chosen = plan((h, w), scale, size=size, scales=scales)
     title = f"{Path(name).name}, {w}x{h} to {W}x{H} pixels"
     passes = 8 if options.ensemble else 1
+    lost = not_kept(picture, format_name)
     running, images = picture_mib(tuple(picture.color.shape), chosen, upscale.channels, passes)
     with _output(path, options.overwrite) as file:
         if chosen.passes and chosen.describe(h, w) != f"x{target.scale}":
@@ -228,8 +229,9 @@ def _upscale_file(
             memory = max(1.0, options.memory - running)
             shown = following(upscale, over_passes(follow, passes), memory)
             result = upscale_picture(picture, scale, shown, size=size, scales=scales)
+            del picture  # its memory is that of the encoder now
             write_picture(result, file, format_name)
-    return not_kept(picture, format_name)
+    return lost
 
 
 def _read(source: Path) -> Picture:
