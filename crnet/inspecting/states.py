@@ -17,8 +17,8 @@ class State(NamedTuple):
     """The codes z_k of a block.
 
     block, k : from 0; density : (h, w), the sum of the codes of all atoms; nonzero : fraction of
-    non-zero codes; change : ‖z_k − z_{k−1}‖/‖z_k‖, None for k = 0; bound : ‖z_k − z*‖/‖z*‖ ≤ bound, None
-    without certificate; image : (C, H, W), None where these codes draw no image.
+    non-zero codes; change : ‖z_k − z_{k−1}‖/‖z_k‖, None for k = 0; bound : on ‖z_k − z*‖/‖z*‖,
+    None without certificate; image : (C, H, W), None where these codes draw no image.
     """
 
     block: int
