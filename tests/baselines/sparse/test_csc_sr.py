@@ -494,6 +494,7 @@ def test_bundled_weights_beat_bicubic_on_set5(root: Path, scale: int, margin_db:
     assert ours.psnr == pytest.approx(card()["psnr"]["Set5"][str(scale)], abs=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_solvers_agree_on_a_photo(root: Path) -> None:
     original = read_y(root / "Set5" / "butterfly.png")[..., 60:188, 60:188]

@@ -408,9 +408,14 @@ module.train(recipe, run, data, device="cpu", devices=devices, tell_every=5, val
 
 @pytest.mark.parametrize(
     ("kind", "launcher", "devices"),
-    [("a", [], 2), ("b", ["-m", "torch.distributed.run", "--nproc-per-node", "2"], 1)],
+    [
+        ("a", [], 2),
+        pytest.param(
+            "b", ["-m", "torch.distributed.run", "--nproc-per-node", "2"], 1, marks=pytest.mark.slow
+        ),
+    ],
     ids=["crnet-a", "crnet-b-torchrun"],
-)  # fmt: skip
+)
 def test_two_processes_train_one_network(
     data: Path, tmp_path: Path, kind: str, launcher: list[str], devices: int
 ) -> None:
