@@ -154,7 +154,7 @@ def _changes_code(path: str, mutant: str) -> bool:
     for source in (Path(path).read_text(), mutant):
         try:
             tree = ast.parse(source)
-        except SyntaxError:  # the star before keyword arguments is no product
+        except SyntaxError:  # a star before keyword arguments is not a product
             return False
         for node in ast.walk(tree):
             for name in ("annotation", "returns"):

@@ -2,7 +2,7 @@
 
 An output pixel depends on the input pixels up to `reach` away: its receptive field has a side of
 2·reach + 1.  Each tile is read with a margin of `reach` pixels, which is cut off again.  At the
-border of the image there is no margin, so the network pads there as it pads the whole image.  The
+border of the image a tile has no margin, so the network pads there as it pads the whole image.  The
 tiles give the output of the whole image up to floating-point rounding.
 """
 

@@ -110,7 +110,7 @@ class ConvolutionalSparseCoding:
         Raises
         ------
         ValueError, TypeError
-            As :func:`csc.learn_dictionary`; or if the images are no batch.
+            As :func:`csc.learn_dictionary`; or if the images have another layout.
         """
         return self._learn(X, passes=self.passes, after=None)
 
@@ -188,12 +188,12 @@ class ConvolutionalSparseCoding:
         Raises
         ------
         ValueError
-            If there is no parameter of this name.
+            If a name is unknown.
         """
         names = self.get_params()
         for name, value in params.items():
             if name not in names:
-                raise ValueError(f"there is no parameter {name!r}; use one of {', '.join(names)}")
+                raise ValueError(f"unknown parameter {name!r}; use one of {', '.join(names)}")
             setattr(self, name, value)
         return self
 

@@ -172,7 +172,7 @@ def test_bad_arguments_are_refused_by_fit() -> None:
     X = images(2)
     with pytest.raises(ValueError, match="n_atoms must be ≥ 1"):
         model().set_params(n_atoms=0).fit(X)
-    with pytest.raises(ValueError, match="no parameter 'atoms'"):
+    with pytest.raises(ValueError, match="unknown parameter 'atoms'"):
         model().set_params(atoms=3)
     with pytest.raises(ValueError, match=r"\(N, H, W\)"):
         model().fit(X[0])
