@@ -39,12 +39,13 @@ import matplotlib.pyplot as plt
 import torch
 from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
-from baselines import bicubic, imresize
+from baselines import bicubic
 from baselines.resample import modcrop
-from crnet import Upscaler, certify_codes, loading, networks, read_image
+from crnet import Upscaler, certify_codes, loading, networks
 from crnet.certificate import Certified
-from crnet.data import data_root, find_images, read_y
+from crnet.data import data_root, find_images, read_rgb, read_y
 from crnet.measuring.evaluate import evaluate
+from crnet.measuring.protocol import degrade, protocol_of
 from crnet.model import CRNetA
 from crnet.training.checkpoint import training_state
 from crnet.training.recipe import Recipe, read
@@ -188,8 +189,8 @@ def certified(net: networks.Network, root: Path, test: str) -> dict[str, float]:
         return {}
     on, distance = 0.0, 0.0
     for path in find_images(root / test):
-        hr = read_image(path).expand(-1, 3, -1, -1) if net.rgb else read_y(path).float() / 255
-        x = imresize(modcrop(hr, 3), 1 / 3)
+        original = modcrop(read_rgb(path) if net.rgb else read_y(path), 3)
+        x = degrade(original, 3, protocol_of(Upscaler(net)))
         found = certify_codes(net, bicubic(x, 3) if net.enlarged else x)
         on = max(on, float(found.nonzero[-1]))
         distance = max(distance, float(found.relative.max()))

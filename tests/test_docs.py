@@ -10,14 +10,13 @@ from functools import reduce
 from pathlib import Path
 from types import ModuleType
 
-import numpy as np
 import pytest
-from PIL import Image
 from scipy.io import savemat
 
 from crnet.cli.parser import command_line
 from crnet.measuring.published import cells
 from tests.baselines.test_matlab import vdsr
+from tests.crnet.pictures import photo, save
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("csc", "baselines", "crnet")
@@ -57,9 +56,7 @@ def test_the_python_code_of_a_page_runs(
     page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    rows, columns = np.mgrid[0:40, 0:48] / 40
-    levels = (127 + 80 * np.sin(9 * rows * columns) + 40 * (rows > 0.5)).astype(np.uint8)
-    Image.fromarray(levels).convert("RGB").save("photo.png")
+    save(Path("photo.png"), photo(40, 48))
     savemat("VDSR.mat", vdsr(4, 6))
     names: dict[str, object] = {}
     for code in blocks(page, "python"):

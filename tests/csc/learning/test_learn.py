@@ -138,7 +138,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(stop: int) -> None:
 
 
 def reader(x: Tensor) -> Iterator[Tensor]:
-    """Gives images one by one, as from files; a stream, since it is no sequence."""
+    """Gives images one by one, as from files.  It is a stream: it has no length and no index."""
     yield from x
 
 
@@ -201,7 +201,7 @@ def test_a_stream_holds_the_images_of_one_step() -> None:
 
 
 class Folder:
-    """An iterable that starts anew, and is no sequence."""
+    """An iterable that can be read again.  It has no length and no index."""
 
     def __init__(self, x: Tensor) -> None:
         self.x = x
