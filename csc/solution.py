@@ -1,5 +1,6 @@
 """What a solver returns."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -51,6 +52,17 @@ class Solution:
     iterations: int
     status: tuple[Status, ...]
 
+    @staticmethod
+    def of_parts(parts: "Sequence[Solution]", device: torch.device) -> "Solution":
+        """Return the solution of a batch from those of its parts, in their order."""
+        return Solution(
+            codes=joined([part.codes for part in parts]).to(device),
+            objective=joined([part.objective for part in parts]).to(device),
+            gap=joined([part.gap for part in parts]).to(device),
+            iterations=max(part.iterations for part in parts),
+            status=tuple(status for part in parts for status in part.status),
+        )
+
     @property
     def converged(self) -> bool:
         """Tell whether (P(z) − P*)/P* ≤ tol is certified for every image."""
@@ -88,3 +100,8 @@ class Solution:
         shape = "×".join(map(str, self.codes.shape))
         title = f"Codes {shape} after {self.iterations} iterations"
         return table(title, ["image", "objective", "(P − P*)/P* ≤", "codes on", "status"], rows)
+
+
+def joined(parts: list[Tensor]) -> Tensor:
+    """Return one batch; that of a single part is not copied."""
+    return torch.cat(parts) if len(parts) > 1 else parts[0]

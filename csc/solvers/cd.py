@@ -39,7 +39,7 @@ from csc.compiled.threads import one_torch_thread
 from csc.penalty import check_no_penalty
 from csc.precision import full_precision
 from csc.problem import Gap, Problem, pose
-from csc.solution import Solution
+from csc.solution import Solution, joined
 from csc.solvers.active_set import ActiveSet, Dual
 from csc.solvers.protocol import OnStep
 from csc.solvers.stopping import Stopping, warn_of_zero_codes
@@ -114,14 +114,7 @@ def coordinate_descent(
             first = None if start is None else start[b : b + 1].detach().cpu()
             tell = _tell(on_step, [part.codes for part in parts], x, start) if on_step else None
             parts.append(_solve(p.of(b), first, max_iter, tol, tell, threads or team))
-    solution = Solution(
-        codes=_joined([part.codes for part in parts]).to(x.device),
-        objective=_joined([part.objective for part in parts]).to(x.device),
-        gap=_joined([part.gap for part in parts]).to(x.device),
-        iterations=max(part.iterations for part in parts),
-        status=tuple(status for part in parts for status in part.status),
-    )
-    return warn_of_zero_codes(p, solution)
+    return warn_of_zero_codes(p, Solution.of_parts(parts, x.device))
 
 
 def _tell(on_step: OnStep, done: list[Tensor], x: Tensor, start: Tensor | None) -> OnStep:
@@ -133,14 +126,9 @@ def _tell(on_step: OnStep, done: list[Tensor], x: Tensor, start: Tensor | None) 
         if first < len(x):
             shape = (len(x) - first, *codes.shape[1:])
             parts.append(codes.new_zeros(shape) if start is None else start[first:].to(codes))
-        on_step(epochs, _joined(parts).to(x.device))
+        on_step(epochs, joined(parts).to(x.device))
 
     return tell
-
-
-def _joined(parts: list[Tensor]) -> Tensor:
-    """Return one batch; that of a single image is not copied."""
-    return torch.cat(parts) if len(parts) > 1 else parts[0]
 
 
 def _solve(

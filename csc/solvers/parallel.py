@@ -83,14 +83,7 @@ class ParallelSolver:
             warnings.warn(f"the worker of image {b} was lost: {reason}", RuntimeWarning, 3)
             first = _solve(images[b], solver=self.solver, max_iter=0, tol=tol)
             found[b] = replace(first, status=(Status.LOST,))
-        parts = [found[b] for b in range(len(x))]
-        solution = Solution(
-            codes=torch.cat([part.codes for part in parts]).to(x.device),
-            objective=torch.cat([part.objective for part in parts]).to(x.device),
-            gap=torch.cat([part.gap for part in parts]).to(x.device),
-            iterations=max(part.iterations for part in parts),
-            status=tuple(status for part in parts for status in part.status),
-        )
+        solution = Solution.of_parts([found[b] for b in range(len(x))], x.device)
         return warn_of_zero_codes(p, solution) if not lost else solution
 
 
