@@ -37,7 +37,7 @@ _ADVICE = "use a lower rate, a larger batch or another seed"
 def cuts(recipe: Recipe) -> Cuts:
     """Return how the patches of a recipe are cut."""
     kind = networks.ARCHITECTURES[recipe.architecture]
-    return Cuts(recipe.scales, recipe.patch, kind.enlarged, kind.rgb, recipe.detail)
+    return Cuts(recipe.scales, recipe.patch, kind.enlarged, kind.rgb, recipe.detail, recipe.flat)
 
 
 class Clock:

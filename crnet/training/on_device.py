@@ -19,7 +19,7 @@ from torch import Tensor
 
 from baselines.resample import imresize
 from crnet.ensemble import turned
-from crnet.training.patches import MARGIN, Batch, Cuts, Place, Sampler
+from crnet.training.patches import MARGIN, Batch, Cuts, Place, Sampler, flattened
 from csc.filters import mirrored
 
 
@@ -64,7 +64,8 @@ class DeviceSampler:
             A, B = self._matrices[a][:, None], self._matrices[b][:, None]  # (B, 1, P, q)
             x = A @ self._lr.cut(lr, lr_top, lr_left, A.shape[-1]) @ B.mT
         y = self._target.cut(target, top, left, cuts.side(scale))
-        return self._turned(x, turn), self._turned(y, turn), scale
+        batch = self._turned(x, turn), self._turned(y, turn), scale
+        return flattened(batch, self.sampler.colors(step)[part])
 
     def _sent(self, numbers: list[tuple[int, ...]]) -> Tensor:
         """Return numbers of B patches on the device, (9, B); the copy does not wait."""

@@ -72,6 +72,8 @@ class Cuts:
         It takes RGB rather than Y.
     detail : float
         A patch is drawn with probability ∝ (its mean |HR − bicubic|)^detail.
+    flat : int
+        The first patches of a step that are replaced by one flat colour each.
     """
 
     scales: tuple[int, ...]
@@ -79,6 +81,7 @@ class Cuts:
     enlarged: bool
     rgb: bool
     detail: float = 0.0
+    flat: int = 0
 
     def side(self, scale: int) -> int:
         """Return the side of a patch in HR pixels."""
@@ -192,7 +195,8 @@ class Sampler:
         places = self.places(step)
         inputs, targets = zip(*(self._cut(place) for place in places[part]), strict=True)
         scale = 0 if self.cuts.enlarged else places[0].scale
-        return torch.stack(inputs), torch.stack(targets), scale
+        batch = torch.stack(inputs), torch.stack(targets), scale
+        return flattened(batch, self.colors(step)[part])
 
     def places(self, step: int) -> list[Place]:
         """Return where the patches of a step lie."""
@@ -204,6 +208,12 @@ class Sampler:
             self._place(int(s), float(rng.random()), rng.integers(_GRID, size=2), rng.integers(8))
             for s in scales
         ]
+
+    def colors(self, step: int) -> Tensor:
+        """Return the colours of the flat patches, (flat, C); half of their values are 0 or 1."""
+        rng = np.random.default_rng((self.seed, step, 1))
+        values = rng.uniform(-0.5, 1.5, (self.cuts.flat, self.photos[0].hr.shape[0]))
+        return torch.from_numpy(values.clip(0, 1)).float()
 
     def _place(self, s: int, where: float, jitter: NDArray[np.int64], turn: np.int64) -> Place:
         first = self._first[s]
@@ -252,6 +262,13 @@ class Batches(IterableDataset[Batch]):
         while True:
             yield self.sampler.draw(step, self.part)
             step += stride
+
+
+def flattened(batch: Batch, colors: Tensor) -> Batch:
+    """Replace the first patches of a batch, input and target, by colours (n, C)."""
+    for patches in batch[:2]:
+        patches[: len(colors)] = colors.to(patches.device, non_blocking=True)[..., None, None]
+    return batch
 
 
 def _unit(levels: Tensor) -> Tensor:

@@ -58,6 +58,8 @@ class Recipe:
         Patches per step, over all devices.
     detail : float
         A patch is drawn with probability ∝ (its mean |HR − bicubic|)^detail; 0 is uniform.
+    flat : int
+        Patches of a step that are one flat colour each, so that flat images stay flat.
     deep : float
         Weight α of deep supervision in DRCN and MemNet: the loss is α times the mean loss of the
         images after each recursion or block, plus 1 − α times the loss of the output.
@@ -119,6 +121,7 @@ class Recipe:
     patch: int = 32
     batch: int = 8
     detail: float = 0.0
+    flat: int = 0
     deep: float = 0.0
     loss: str = "l1"
     steps: int = 20_000
@@ -152,12 +155,14 @@ class Recipe:
             if not 0 < getattr(self, name) < math.inf:
                 raise RecipeError(f"{name} must be finite and > 0, got {getattr(self, name)}")
         for name in ("recursions", "border", "minutes", "seed", "warmup", "detail",
-                     "weight_decay"):  # fmt: skip
+                     "flat", "weight_decay"):  # fmt: skip
             if not 0 <= getattr(self, name) < 2**63:
                 raise RecipeError(f"{name} must be finite and ≥ 0, got {getattr(self, name)}")
         for name in ("ema", "momentum"):
             if not 0 <= getattr(self, name) < 1:
                 raise RecipeError(f"{name} must be in [0, 1), got {getattr(self, name)}")
+        if self.flat >= self.batch:
+            raise RecipeError(f"flat must be below batch = {self.batch}, got {self.flat}")
         if not 0 <= self.deep <= 1:
             raise RecipeError(f"deep must be in [0, 1], got {self.deep}")
         if not self.scales or not set(self.scales) <= {2, 3, 4}:
