@@ -8,6 +8,7 @@ import torch
 from sklearn.linear_model import Lasso
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch.utils._python_dispatch import TorchDispatchMode
 
 
 def dense(D: Tensor, size: tuple[int, int], *, periodic: bool = False) -> np.ndarray:
@@ -79,3 +80,15 @@ def only_outlines() -> Iterator[None]:
         yield
     finally:
         hook.remove()
+
+
+class Reads(TorchDispatchMode):
+    """Counts the numbers that are read from tensors, each of which waits for a GPU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, f, types, args=(), kwargs=None):
+        self.count += f.overloadpacket is torch.ops.aten._local_scalar_dense
+        return f(*args, **(kwargs or {}))

@@ -15,6 +15,9 @@ with three additions:
 
 Each image of a batch has its own L, momentum and λ.
 
+To read a number from a GPU is to wait for it.  So a GPU keeps the result of the test: an image that
+fails it stays where it is, with a larger L, and its next step takes the place of the repetition.
+
 References
 ----------
 Beck, Teboulle, "A fast iterative shrinkage-thresholding algorithm for linear inverse problems",
@@ -39,7 +42,7 @@ from csc.problem import Problem, pose
 from csc.solution import Solution
 from csc.solvers.ista import CHECK_EVERY
 from csc.solvers.protocol import OnStep
-from csc.solvers.steps import Spatial, State, Step, Steps, choose, inner
+from csc.solvers.steps import Codes, Spatial, State, Steps, choose, inner
 from csc.solvers.stopping import Stopping, warn_of_zero_codes
 
 SHRINK, GROW = 0.97, 1.3  # factors of L after a step, and after a step with a larger curvature
@@ -112,7 +115,7 @@ def fista(
                 if steps is not exact and previous - objective < STALLED * objective:
                     steps = exact
                     at = _begin(p, steps, z, at.factor)
-            at = _advance(p, steps, at)
+            at = _advance(p, steps, at) if _reads_at_once(x) else _try_to_advance(p, steps, at)
             if (k + 1) % LOWER_EVERY == 0:
                 at = at._replace(factor=(LOWER * at.factor).clamp(min=1))
     return warn_of_zero_codes(p, stopping.solution())
@@ -164,12 +167,63 @@ def _least_curvature(p: Problem) -> float:
     return max(float(p.D.square().sum((1, 2, 3)).max()), torch.finfo(p.x.dtype).tiny)
 
 
+def _reads_at_once(x: Tensor) -> bool:
+    """Tell whether a number is read from x without waiting for a GPU."""
+    return x.device.type == "cpu"
+
+
 def _advance(p: Problem, steps: Steps, at: Iterate) -> Iterate:
-    """Return the iterate after a step, with momentum restarted where it opposes the step."""
-    step, L = _backtrack(p, steps, at)
+    """Return the iterate after a step, which is repeated until L bounds the curvature along it."""
+    while True:
+        after, short, L = _attempt(p, steps, at)
+        if not bool(short.any()):
+            return after
+        at = at._replace(L=L)
+
+
+def _try_to_advance(p: Problem, steps: Steps, at: Iterate) -> Iterate:
+    """Return the iterate after a step; where L is too small, the same codes with a larger L."""
+    after, short, L = _attempt(p, steps, at)
+
+    def kept(old: Tensor, new: Tensor) -> Tensor:
+        return torch.where(short, old, new)
+
+    (now, before, _), new = at.state, after.state.now
+    state = State(
+        now=Codes(kept(now.z, new.z), now.in_use),
+        before=Codes(kept(before.z, now.z), before.in_use),
+        spare=new,
+    )
+    return Iterate(
+        state=state,
+        image=kept(at.image, after.image),
+        image_before=kept(at.image_before, after.image_before),
+        momentum=kept(at.momentum, after.momentum),
+        t=kept(at.t, after.t),
+        L=kept(L, after.L),
+        least_L=at.least_L,
+        factor=at.factor,
+    )
+
+
+def _attempt(p: Problem, steps: Steps, at: Iterate) -> tuple[Iterate, Tensor, Tensor]:
+    """Return the iterate after a step, where L is below the curvature along it, and a larger L.
+
+    Momentum restarts where it opposes the step.
+    """
+    y_image = torch.lerp(at.image_before, at.image, 1 + at.momentum)
+    L = at.L
+    step = steps.step(at.state, at.momentum, p.known(p.x - y_image), L, at.factor)
+    change = p.known(step.image - y_image)
+    curved = inner(change, change)
+    # A step smaller than rounding says nothing about the curvature.  Nor may rounding
+    # reject an L that was set to the curvature.
+    noise = (4 * steps.eps) ** 2 * inner(step.image, step.image)
+    short = curved > (1 + SLACK) * L * step.squared_move + noise
+    larger = torch.where(step.squared_move > 0, curved / step.squared_move, L)
     coefficient, t = momentum(at.t)
     restart = step.restart_test > 0
-    return Iterate(
+    after = Iterate(
         state=step.state,
         image=step.image,
         image_before=at.image,
@@ -180,21 +234,4 @@ def _advance(p: Problem, steps: Steps, at: Iterate) -> Iterate:
         least_L=at.least_L,
         factor=at.factor,
     )
-
-
-def _backtrack(p: Problem, steps: Steps, at: Iterate) -> tuple[Step, Tensor]:
-    """Return the step with an L that bounds the curvature along it, and that L."""
-    y_image = torch.lerp(at.image_before, at.image, 1 + at.momentum)
-    r, L = p.known(p.x - y_image), at.L
-    while True:
-        step = steps.step(at.state, at.momentum, r, L, at.factor)
-        change = p.known(step.image - y_image)
-        curved = inner(change, change)
-        # A step smaller than rounding says nothing about the curvature.  Nor may rounding
-        # reject an L that was set to the curvature.
-        noise = (4 * steps.eps) ** 2 * inner(step.image, step.image)
-        short = curved > (1 + SLACK) * L * step.squared_move + noise
-        if not bool(short.any()):
-            return step, L
-        larger = torch.where(step.squared_move > 0, curved / step.squared_move, L)
-        L = torch.where(short, larger.clamp(min=GROW * L), L)
+    return after, short, torch.where(short, larger.clamp(min=GROW * L), L)

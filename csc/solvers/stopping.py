@@ -56,7 +56,8 @@ class Stopping:
         # Images where λ = 0 for an atom that is not zero; with a ridge the gap needs no λ.
         atoms = p.D.flatten(1).any(1)[:, None, None] & (p.penalty.ridge == 0)
         self.free = ((p.lam == 0) & atoms).flatten(1).any(1).expand(B)
-        self.L = (lipschitz(p.D, p.size) or 1.0) if bool(self.free.any()) else 1.0
+        self.any_free = bool(self.free.any())
+        self.L = (lipschitz(p.D, p.size) or 1.0) if self.any_free else 1.0
 
     def over(self, k: int, codes: Callable[[], Tensor], r: Tensor, estimate: Gap) -> bool:
         """Return whether the run ends after step k, at codes z with r = x − D z.
@@ -126,7 +127,7 @@ class Stopping:
         With z⁺ the step from z, P(z⁺) − P* ≤ L‖z − z⁺‖‖z − z*‖.  ‖z‖ + ‖z⁺‖ stands for the unknown
         ‖z − z*‖.
         """
-        if not bool(self.free.any()):
+        if not self.any_free:
             return self.free
         p, L, z = self.p, self.L, codes()
         after = p.penalty.prox(z + F.conv2d(r, p.D) / L, p.lam / L, L)

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from csc import (
+    Solver,
     coordinate_descent,
     fista,
     ista,
@@ -21,7 +22,7 @@ from csc.prox import nonneg_soft_threshold, soft_threshold
 from csc.solvers import steps
 from csc.solvers.steps import Compiled, Fourier, Spatial, choose, fast_length
 from tests.csc.solvers.test_cd import atoms, photo_like
-from tests.laws import close, dense
+from tests.laws import Reads, close, dense
 
 nonnegs = st.booleans()
 ways = pytest.mark.parametrize("way", [Compiled, Fourier, Spatial])
@@ -268,3 +269,64 @@ def test_codes_that_were_reported_stand() -> None:
 def test_fast_lengths_have_small_prime_factors(n: int) -> None:
     smooth = {2**a * 3**b * 5**c for a in range(13) for b in range(9) for c in range(7)}
     assert fast_length(n) == min(m for m in smooth if m >= n)
+
+
+@pytest.fixture
+def late_reads(monkeypatch) -> None:
+    """Steps as on a GPU, which is not waited for."""
+    monkeypatch.setattr("csc.solvers.fista._reads_at_once", lambda x: False)
+
+
+@pytest.mark.parametrize("solver", [ista, fista])
+@pytest.mark.parametrize("side", [3, 5])
+@pytest.mark.usefixtures("late_reads")
+def test_steps_read_no_number(solver: Solver, side: int) -> None:
+    D = random_dictionary(4, 1, side, generator=torch.Generator().manual_seed(0))
+    x = photo_like(20, 20, dtype=torch.float32)
+    lam = 0.1 * lam_max(x, D) * torch.ones(4)  # a single λ on the CPU is read, on a GPU it is not
+    counts = []
+    for max_iter in (20, 60):
+        with Reads() as reads:
+            solver(x, D, lam, max_iter=max_iter, tol=0.0)
+        counts.append(reads.count)
+    assert counts[0] == counts[1]
+
+
+def test_on_a_gpu_each_image_takes_the_same_steps_later(request) -> None:
+    """A step with too small an L is repeated in the place of the next one, image by image."""
+    g = torch.Generator().manual_seed(3)
+    D = random_dictionary(6, 1, 3, generator=g, dtype=torch.float64)
+    x = torch.rand(2, 1, 12, 11, generator=g, dtype=torch.float64)
+    start = torch.zeros(2, 6, 10, 9, dtype=torch.float64)  # without continuation
+
+    def steps_of_images() -> list[list[Tensor]]:
+        heard: list[Tensor] = []
+        fista(x, D, 0.05, start=start, max_iter=60, tol=0.0, on_step=lambda k, z: heard.append(z))
+        first, *others = heard
+        return [
+            [first[b]]
+            + [
+                z[b]
+                for z, before in zip(others, heard[:-1], strict=True)
+                if not z[b].equal(before[b])
+            ]
+            for b in range(2)
+        ]
+
+    at_once = steps_of_images()
+    request.getfixturevalue("late_reads")
+    for late, usual in zip(steps_of_images(), at_once, strict=True):
+        assert 30 < len(late) < len(usual) == 61
+        torch.testing.assert_close(torch.stack(late), torch.stack(usual[: len(late)]))
+
+
+@pytest.mark.parametrize("nonneg", [False, True])
+@pytest.mark.usefixtures("late_reads")
+def test_on_a_gpu_the_objective_is_the_same(nonneg: bool) -> None:
+    x = torch.cat([photo_like(20, 20), 0.1 * photo_like(20, 20).flip(-1)])
+    D = atoms()
+    lam = 0.02 * lam_max(x, D)
+    found = fista(x, D, lam, nonneg=nonneg, tol=1e-6)
+    assert found.converged
+    exact = coordinate_descent(x, D, lam, nonneg=nonneg, tol=1e-6).objective
+    torch.testing.assert_close(found.objective, exact, rtol=2e-6, atol=0)
