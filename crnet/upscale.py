@@ -4,6 +4,9 @@ An output pixel depends on the input pixels up to `reach` away: its receptive fi
 2·reach + 1.  Each tile is read with a margin of `reach` pixels, which is cut off again.  At the
 border of the image a tile has no margin, so the network pads there as it pads the whole image.  The
 tiles give the output of the whole image up to floating-point rounding.
+
+Networks are trained on patches, which they pad with zeros.  An image of one pixel would be nearly
+all padding.  So images with a side below 4 pixels are replicated to 4, and the result is cut.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,6 +14,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from baselines.resample import bicubic, imresize
 from crnet import networks
@@ -22,6 +26,8 @@ from crnet.networks import Coded, Network
 from crnet.precision import PRECISIONS, resolve
 from crnet.resize import Plan, enlarge, plan
 from csc.checks import check_images
+
+_SMALLEST = 4  # pixels of LR
 
 
 @dataclass(frozen=True)
@@ -142,6 +148,9 @@ class Upscaler:
         device = weight.device.type
         low = resolve(self.precision, str(weight.device)) == "bfloat16"
         tile = tile_side(self.net, self.memory_mib, 2 if low else weight.element_size())
+        h, w = (scale * n for n in x.shape[-2:])
+        below, right = (max(0, _SMALLEST - n) for n in x.shape[-2:])
+        x = F.pad(x, (0, right, 0, below), mode="replicate") if below or right else x
         if self.net.enlarged:
             x, scale = bicubic(x, scale), 1
 
@@ -150,7 +159,8 @@ class Upscaler:
                 return run(part)
 
         reach = networks.reach(self.net)
-        return apply_tiled(in_precision, x.to(weight), tile, reach, scale, on_tile=self.on_tile)
+        out = apply_tiled(in_precision, x.to(weight), tile, reach, scale, on_tile=self.on_tile)
+        return out[..., :h, :w]
 
 
 def apply_tiled(

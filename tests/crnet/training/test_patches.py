@@ -1,3 +1,4 @@
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -181,6 +182,25 @@ def test_devices_share_one_batch(paths, cuts: Cuts) -> None:
         assert torch.equal(part[0], x[rank::3])
         assert torch.equal(part[1], target[rank::3])
         assert part[2] == scale
+
+
+@pytest.mark.parametrize("cuts", [A, B])
+def test_the_first_patches_are_flat_colours(paths, cuts: Cuts) -> None:
+    photos, _ = read_photos(paths, cuts)
+    plain, some = Sampler(photos, cuts, 6, 0), Sampler(photos, replace(cuts, flat=2), 6, 0)
+    colors = []
+    for step in range(40):
+        x, target, _ = some.draw(step)
+        wanted = plain.draw(step)
+        assert torch.equal(x[2:], wanted[0][2:])
+        assert torch.equal(target[2:], wanted[1][2:])
+        for patches in (x[:2], target[:2]):
+            assert torch.equal(patches, some.colors(step)[..., None, None].expand_as(patches))
+        assert torch.equal(some.draw(step, slice(1, None, 2))[0], x[1::2])
+        colors.append(some.colors(step))
+    values = torch.cat(colors)
+    assert 0.3 < ((values == 0) | (values == 1)).float().mean() < 0.7
+    assert values.unique().numel() > 30
 
 
 def test_small_images_are_counted_and_damaged_ones_named(tmp_path: Path) -> None:
