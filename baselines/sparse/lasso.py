@@ -15,13 +15,17 @@ Li, Osher, "Coordinate descent optimization for ℓ1 minimization with applicati
 sensing; a greedy algorithm", Inverse Problems and Imaging 3(3), 2009.
 """
 
+import itertools
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from csc.checks import check_finite, check_integer, check_number
+from csc.compiled.records import Span
+from csc.compiled.threads import one_torch_thread, together
 
 LEAVE_EVERY = 8  # steps between searches for solved problems; removing them costs about a step
 LANES = 32  # of the search for the largest move: a few vector registers
@@ -66,10 +70,36 @@ def lasso(b: Tensor, G: Tensor, lam: float, *, tol: float = 1e-4, max_iter: int 
     R = G - torch.eye(M, dtype=G.dtype, device=G.device)
     padding = -M % LANES  # atoms of zeros, whose codes stay zero
     R, a = F.pad(R, (0, padding)), F.pad(b, (0, padding))
+    if b.device.type == "cpu" and b.dtype in (torch.float32, torch.float64):
+        codes = _compiled(a, R, lam, tol, max_iter)
+    else:
+        codes = _batched(a, R, lam, tol, max_iter)
+    return codes[:, :M]
+
+
+def _compiled(a: Tensor, R: Tensor, lam: float, tol: float, max_iter: int) -> Tensor:
+    """Solve row by row, with the steps of `_batched` in a third of its time."""
+    from csc.compiled.lasso import largest_first
+
+    number = a.numpy().dtype.type
+    codes = torch.zeros_like(a)
+    arrays = (a.clone().numpy(), R.numpy(), number(lam), number(tol))
+    with one_torch_thread() as threads:
+        ends = [len(a) * t // threads for t in range(threads + 1)]
+
+        def run(span: Span) -> None:
+            lanes = np.empty(LANES, a.numpy().dtype)
+            largest_first(*arrays, max_iter, LEAVE_EVERY, lanes, codes.numpy(), span)
+
+        together(run, list(itertools.pairwise(ends)))
+    return codes
+
+
+def _batched(a: Tensor, R: Tensor, lam: float, tol: float, max_iter: int) -> Tensor:
+    """Solve all rows together, with the operations of PyTorch."""
     z, codes = torch.zeros_like(a), torch.zeros_like(a)
-    left = torch.arange(len(b), device=b.device)
-    max_iter = max_iter if len(b) else 0
-    for step in range(max_iter):
+    left = torch.arange(len(a), device=a.device)
+    for step in range(max_iter if len(a) else 0):
         move = F.softshrink(a, lam).sub_(z)
         size, j = _largest(move.abs())
         if step % LEAVE_EVERY == 0:
@@ -83,7 +113,7 @@ def lasso(b: Tensor, G: Tensor, lam: float, *, tol: float = 1e-4, max_iter: int 
         z.scatter_add_(1, j, move)
         a.addcmul_(R.index_select(0, j[:, 0]), move, value=-1)
     codes[left] = z
-    return codes[:, :M]
+    return codes
 
 
 def _largest(size: Tensor) -> tuple[Tensor, Tensor]:

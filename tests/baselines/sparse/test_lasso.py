@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.decomposition import sparse_encode
 from torch import Tensor
+from torch.nn import functional as F
 
-from baselines.sparse.lasso import lasso
+from baselines.sparse.lasso import _batched, lasso
 from tests.laws import close
 
 
@@ -66,6 +67,21 @@ def test_every_step_lowers_the_objective() -> None:
     values = [value(lasso(b, G, 0.1, tol=0, max_iter=n)) for n in range(30)]
     assert torch.equal(values[0], torch.zeros(5, dtype=torch.float64))
     assert all(bool((b <= a).all()) for a, b in zip(values, values[1:], strict=False))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("max_iter", [0, 5, 2000])
+def test_compiled_codes_are_those_of_pytorch(
+    dtype: torch.dtype, max_iter: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same steps: also where they stop early, and with more signals than threads."""
+    y, D = problem(40, 70, 30, 2)
+    b, G = (y @ D.T).to(dtype), (D @ D.T).to(dtype)
+    padded = F.pad(b, (0, 26)), F.pad(G - torch.eye(70, dtype=dtype), (0, 26))
+    expected = _batched(*padded, 0.3, 1e-2, max_iter)[:, :70]
+    assert bool(expected.any()) == (max_iter > 0)
+    monkeypatch.delattr("baselines.sparse.lasso._batched")  # a CPU takes the compiled kernel
+    close(lasso(b, G, 0.3, tol=1e-2, max_iter=max_iter), expected, 1e-6)
 
 
 def test_arguments_stay_and_an_empty_batch_is_one() -> None:
