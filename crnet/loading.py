@@ -40,7 +40,7 @@ NAME = r"[\w.+-]+"
 """Pattern of a model's name."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Card:
     """What a weights file says about its network.
 
@@ -92,6 +92,18 @@ class Card:
                     f"a card's argument {key} must be a number or a list of whole "
                     f"numbers, got {v!r}"
                 )
+
+    def __repr__(self) -> str:
+        """Return name, network, scales and measured PSNR in one line."""
+        sizes = ", ".join(f"{key}={value}" for key, value in self.arguments.items())
+        psnr = [
+            f"{name} {' / '.join(f'{value:.2f}' for value in found.values())} dB"
+            for name, found in self.psnr.items()
+        ]
+        scales = (
+            words([f"×{scale}" for scale in self.scales], "and") if self.scales else "any scale"
+        )
+        return f"Card({self.name}: {', '.join([f'{self.architecture}({sizes})', scales, *psnr])})"
 
     def _repr_html_(self) -> str:
         """Return what the network is and measures, for notebooks."""

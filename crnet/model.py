@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from baselines.networks.edsr_layers import MEAN
+from crnet import summary
 from crnet.initial import ENLARGED, he_kernel, whitening_kernel
 from csc import CISTA, Kernels
 from csc.checks import words
@@ -172,6 +173,20 @@ class CRNetA(nn.Module):
     def reach(self) -> int:
         """Count the input pixels to each side that an output pixel depends on: one per layer."""
         return self.depth
+
+    def __repr__(self) -> str:
+        """Return sizes and the number of weights in one line."""
+        return summary.line(self, self._sizes())
+
+    def _repr_html_(self) -> str:
+        """Return sizes and atoms for notebooks."""
+        atoms = self.atoms() if self.H.bias is None else None
+        return summary.page(self, self._sizes(), atoms, None)
+
+    def _sizes(self) -> dict[str, object]:
+        m0, n0 = self.cista.W.shape[:2]
+        channels = self.F0.weight.shape[1]
+        return {"n0": n0, "m0": m0, "recursions": self.cista.recursions, "channels": channels}
 
 
 class CRNetB(nn.Module):
@@ -373,6 +388,20 @@ class CRNetB(nn.Module):
     def reach(self) -> int:
         """Bound the LR pixels to each side that an output pixel depends on: one per layer."""
         return self.depth
+
+    def __repr__(self) -> str:
+        """Return sizes and the number of weights in one line."""
+        return summary.line(self, self._sizes())
+
+    def _repr_html_(self) -> str:
+        """Return sizes and the atoms of the smallest scale for notebooks."""
+        atoms = self.atoms(self.scales[0]) if self.tail.bias is None else None
+        return summary.page(self, self._sizes(), atoms, None)
+
+    def _sizes(self) -> dict[str, object]:
+        m0, n0 = self.cista.W.shape[:2]
+        sizes = {"n0": n0, "m0": m0, "recursions": self.cista.recursions}
+        return {**sizes, "scales": self.scales, "border": self.border}
 
 
 _FACTORS = {2: (2,), 3: (3,), 4: (2, 2)}  # of the pixel shuffles

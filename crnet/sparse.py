@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from baselines.resample import resample
+from crnet import summary
 from crnet.initial import ENLARGED, LR, Spread, he_kernel, whitening_kernel
 from csc.checks import words
 from csc.recursion.ridge import RidgeBlock, RidgeStack, StackCertificate
@@ -114,6 +115,19 @@ class _SparseCodes(nn.Module):
         """How many input pixels to each side the codes depend on."""
         block = 1 + 2 * self.recursions  # W; D and Dᵀ in each recursion
         return 2 + len(self.stack.blocks) * block + len(self.stack.back)
+
+    @property
+    def distance(self) -> float:
+        """Bound q of ‖z − z*‖ ≤ q ‖z*‖ in each block: L/(2 + L) to the power K + 1."""
+        bound: float = next(iter(self.stack.blocks)).bound  # type: ignore[assignment]
+        return (bound / (2 + bound)) ** (self.recursions + 1)
+
+    def sizes(self) -> dict[str, object]:
+        """Return the sizes of the codes by name."""
+        D: Tensor = next(iter(self.stack.blocks)).D  # type: ignore[assignment]
+        m0, rank = D.shape[:2]
+        sizes = {"n0": len(self.F0), "m0": m0, "recursions": self.recursions}
+        return {**sizes, "blocks": len(self.stack.blocks), "rank": rank}
 
 
 class SparseCRNetA(nn.Module):
@@ -210,6 +224,14 @@ class SparseCRNetA(nn.Module):
     def reach(self) -> int:
         """How many pixels to each side an output pixel depends on."""
         return self.coder.reach + self.draw.shape[-1] // 2
+
+    def __repr__(self) -> str:
+        """Return sizes and the number of weights in one line."""
+        return summary.line(self, self.coder.sizes())
+
+    def _repr_html_(self) -> str:
+        """Return sizes, the certificate of each block and the atoms for notebooks."""
+        return summary.page(self, self.coder.sizes(), self.atoms(), self.coder.distance)
 
 
 class SparseCRNetB(nn.Module):
@@ -319,6 +341,18 @@ class SparseCRNetB(nn.Module):
         """How many LR pixels to each side an output pixel depends on."""
         side: int = next(iter(self.draw.values())).shape[-1]
         return self.coder.reach + max(2, side // 2)  # bicubic reads two pixels
+
+    def __repr__(self) -> str:
+        """Return sizes and the number of weights in one line."""
+        return summary.line(self, self._sizes())
+
+    def _repr_html_(self) -> str:
+        """Return sizes, the certificate of each block and atoms for notebooks."""
+        atoms = self.atoms(self.scales[0])
+        return summary.page(self, self._sizes(), atoms, self.coder.distance)
+
+    def _sizes(self) -> dict[str, object]:
+        return {**self.coder.sizes(), "scales": self.scales}
 
 
 def _without_autocast(x: Tensor) -> AbstractContextManager[object]:

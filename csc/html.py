@@ -29,7 +29,8 @@ def atoms(D: Tensor, most: int = 64) -> str:
     Grey is zero; each atom is scaled to its largest absolute value.  Other dictionaries give an
     empty text.
     """
-    if D.ndim != 4 or D.shape[1] not in (1, 3) or not bool(torch.isfinite(D).all()):
+    picture = D.ndim == 4 and D.shape[1] in (1, 3) and not D.is_meta
+    if not (picture and bool(torch.isfinite(D).all())):
         return ""
     shown = D.detach()[:most].double().cpu()
     peak = shown.abs().amax((1, 2, 3), keepdim=True)

@@ -233,3 +233,12 @@ def test_a_card_shows_its_figures_in_notebooks() -> None:
     text = about._repr_html_()
     assert "CRNetB" in text
     assert f"{about.psnr['Set5']['3']:.2f}" in text
+
+
+def test_a_card_is_one_line() -> None:
+    about = crnet.card("crnet-a")
+    told = repr(about)
+    assert told.startswith("Card(crnet-a: CRNetA(n0=64, m0=128, recursions=8,")
+    assert f"×2, ×3 and ×4, Set5 {about.psnr['Set5']['2']:.2f} / " in told
+    assert len(told) < 200  # without the recipe
+    assert "any scale" in repr(crnet.Card("x", "VDSR", {}, (), {}, {}))
