@@ -15,6 +15,7 @@ from torch import Tensor
 
 from crnet.analysis import fewest_recursions
 from crnet.measuring.compare import Comparison
+from csc.html import percent
 from csc.plot import BLACK, BLUE, CYCLE, GREEN, MARKERS, ORANGE, canvas
 
 
@@ -23,7 +24,7 @@ def recursions(
     *,
     levels: Mapping[str, float] | None = None,
     loss: float | None = None,
-    axes: Axes | None = None,
+    ax: Axes | None = None,
 ) -> Axes:
     """Draw the PSNR of the images of z_0, …, z_K against k.
 
@@ -35,7 +36,7 @@ def recursions(
         PSNR in dB of systems without recursions, such as bicubic, drawn as dashed lines.
     loss : float, optional
         Mark on each curve the fewest recursions within `loss` dB of the last.
-    axes : Axes, optional
+    ax : Axes, optional
         Where to draw (default: a new figure).
 
     Returns
@@ -49,10 +50,10 @@ def recursions(
     """
     if not curves or not all(len(curve) for curve in curves.values()):
         raise ValueError("no PSNR to draw; pass one value per recursion, from k = 0")
-    axes = axes if axes is not None else canvas(6.3, 3.6).add_subplot()
+    ax = ax if ax is not None else canvas(6.3, 3.6).add_subplot()
     for i, (name, curve) in enumerate(curves.items()):
         color = CYCLE[i % len(CYCLE)]
-        axes.plot(
+        ax.plot(
             range(len(curve)),
             curve,
             color=color,
@@ -62,20 +63,20 @@ def recursions(
         )
         if loss is not None:
             k = fewest_recursions(curve, loss)
-            axes.plot(k, curve[k], "o", ms=11, mfc="none", mec=color, mew=1.5)
-            axes.annotate(
+            ax.plot(k, curve[k], "o", ms=11, mfc="none", mec=color, mew=1.5)
+            ax.annotate(
                 f"k = {k}", (k, curve[k]), (6, -14), textcoords="offset points", color=color
             )
     for name, level in (levels or {}).items():
-        axes.axhline(level, color=BLACK, linestyle="--", linewidth=1, label=name)
-    axes.set(xlabel="recursion k", ylabel="PSNR (dB)")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.axhline(level, color=BLACK, linestyle="--", linewidth=1, label=name)
+    ax.set(xlabel="recursion k", ylabel="PSNR (dB)")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     if loss is not None:
-        axes.set_title(f"circles: within {loss:g} dB of the last", fontsize=10)
+        ax.set_title(f"circles: within {loss:g} dB of the last", fontsize=10)
     if len(curves) + len(levels or {}) > 1:
-        axes.legend(fontsize=9)
-    axes.grid(alpha=0.3)
-    return axes
+        ax.legend(fontsize=9)
+    ax.grid(alpha=0.3)
+    return ax
 
 
 def codes(
@@ -120,7 +121,7 @@ def codes(
         axes[0, column].imshow(atom, cmap="PuOr", vmin=-limit, vmax=limit)
         part = float(weight[m] / weight.sum())
         axes[0, column].set_title(
-            f"atom {m}\n{part:.1%} of ‖z‖₁, on at {float(usage[m]):.0%}", fontsize=9
+            f"atom {m}\n{part:.1%} of ‖z‖₁, on at {percent(float(usage[m]))}", fontsize=9
         )
         z = maps[m].cpu().numpy()
         axes[1, column].imshow(z, cmap="magma", vmin=0, vmax=float(np.quantile(z, 0.995)) or 1.0)

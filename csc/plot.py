@@ -1,6 +1,6 @@
 """Draw atoms, codes, recursions and images.
 
-A plot of one panel draws into `axes` and returns them; by default it makes a new figure.  A plot of
+A plot of one panel draws into `ax` and returns it; by default it makes a new figure.  A plot of
 several panels makes and returns a Figure of the width of a notebook.  All colours suit colour-blind
 readers: Okabe and Ito's for lines, PuOr (signed) and magma for maps.
 """
@@ -48,7 +48,7 @@ Shape: TypeAlias = tuple[int, ...]
 
 
 def atoms(
-    D: Tensor, *, axes: Axes | None = None, columns: int | None = None, title: str = ""
+    D: Tensor, *, ax: Axes | None = None, columns: int | None = None, title: str = ""
 ) -> Axes:
     """Draw atoms as a grid, each scaled to its largest absolute value.
 
@@ -59,7 +59,7 @@ def atoms(
     D : Tensor, shape (M, C, kh, kw)
         Dictionary.  One channel is drawn from brown (negative) to purple (positive), three as RGB
         around grey.
-    axes : Axes, optional
+    ax : Axes, optional
         Where to draw.
     columns : int, optional
         Atoms per row; by default the grid is about twice as wide as high.
@@ -87,22 +87,22 @@ def atoms(
     scaled = _array((D.detach() / torch.where(peak > 0, peak, 1.0)).permute(0, 2, 3, 1))
     cell = min(0.7, _WIDTH / columns)
     aspect = 1.0 if kh == 1 else kh / kw
-    axes = axes or _new(max(3.5, cell * columns), cell * rows * aspect + 0.6)
+    ax = ax or _new(max(3.5, cell * columns), cell * rows * aspect + 0.6)
     if kh == 1 and C == 1:
-        _curves(axes, scaled[:, 0, :, 0], columns)
+        _curves(ax, scaled[:, 0, :, 0], columns)
     elif C == 1:
         sheet = _sheet(scaled, rows, columns)
-        axes.imshow(sheet[..., 0], cmap="PuOr", vmin=-1, vmax=1, interpolation="nearest")
+        ax.imshow(sheet[..., 0], cmap="PuOr", vmin=-1, vmax=1, interpolation="nearest")
     else:
         sheet = _sheet(scaled, rows, columns)
-        axes.imshow(np.nan_to_num((1 + sheet) / 2, nan=1.0), interpolation="nearest")
-    _hide_ticks(axes)
-    for spine in axes.spines.values():
+        ax.imshow(np.nan_to_num((1 + sheet) / 2, nan=1.0), interpolation="nearest")
+    _hide_ticks(ax)
+    for spine in ax.spines.values():
         spine.set_visible(False)
     size = f"{kw} samples" if kh == 1 else f"{kh}×{kw} pixels"
-    axes.set_xlabel(f"{M} atoms of {size}, each scaled to its largest value", fontsize=9)
-    axes.set_title(title)
-    return axes
+    ax.set_xlabel(f"{M} atoms of {size}, each scaled to its largest value", fontsize=9)
+    ax.set_title(title)
+    return ax
 
 
 def _sheet(atoms: Array, rows: int, columns: int) -> Array:
@@ -200,14 +200,14 @@ def _trains(codes: Array, names: Sequence[str], signal: Array | None) -> Figure:
     return figure
 
 
-def usage(z: Tensor | Iterable[Tensor] | analysis.Usage, *, axes: Axes | None = None) -> Axes:
+def usage(z: Tensor | Iterable[Tensor] | analysis.Usage, *, ax: Axes | None = None) -> Axes:
     """Draw the fraction of positions at which each atom is on, in descending order.
 
     Parameters
     ----------
     z : Tensor, shape (B, M, h, w), iterable of such, or Usage
         Codes, or the result of :func:`csc.analysis.usage`.
-    axes : Axes, optional
+    ax : Axes, optional
         Where to draw.
 
     Returns
@@ -222,20 +222,20 @@ def usage(z: Tensor | Iterable[Tensor] | analysis.Usage, *, axes: Axes | None = 
     used = z if isinstance(z, analysis.Usage) else analysis.usage(z)
     ranked = 100 * _array(used.on.sort(descending=True).values)
     M = len(ranked)
-    axes = axes or _new(_WIDTH / 2, 3.0)
-    axes.bar(range(1, M + 1), ranked, width=1.0, color=GREEN)
-    axes.set(
+    ax = ax or _new(_WIDTH / 2, 3.0)
+    ax.bar(range(1, M + 1), ranked, width=1.0, color=GREEN)
+    ax.set(
         xlabel="atoms, most used first",
         ylabel="positions where the atom is on (%)",
         xlim=(0.5, M + 0.5),
         ylim=(0, None),
     )
     live, most = M - len(used.dead), np.log2(M)
-    axes.set_title(
+    ax.set_title(
         f"{live} of {M} atoms used, entropy {used.entropy:.1f} of {most:.1f} bits", fontsize=10
     )
-    axes.grid(axis="y", alpha=0.3)
-    return axes
+    ax.grid(axis="y", alpha=0.3)
+    return ax
 
 
 def convergence(
@@ -243,7 +243,7 @@ def convergence(
     *,
     xlabel: str,
     ylabel: str,
-    axes: Axes | None = None,
+    ax: Axes | None = None,
 ) -> Axes:
     """Draw curves with a logarithmic y axis, such as the gaps of several solvers over time.
 
@@ -253,7 +253,7 @@ def convergence(
         x and y of each curve, by label.  Only positive y are drawn.
     xlabel, ylabel : str
         Labels, with units.
-    axes : Axes, optional
+    ax : Axes, optional
         Where to draw.
 
     Returns
@@ -270,10 +270,10 @@ def convergence(
             raise ValueError(f"curve {name!r} has {len(x)} x values but {len(y)} y values")
     if not curves:
         raise ValueError("no curves to draw")
-    axes = axes or _new(_WIDTH * 0.7, 3.6)
+    ax = ax or _new(_WIDTH * 0.7, 3.6)
     for i, (name, (x, y)) in enumerate(curves.items()):
         values = np.asarray(y, float)
-        axes.plot(
+        ax.plot(
             np.asarray(x, float),
             np.where(values > 0, values, np.nan),
             color=CYCLE[i % len(CYCLE)],
@@ -282,15 +282,15 @@ def convergence(
             markevery=max(1, len(values) // 15),
             label=name,
         )
-    axes.set_yscale("log")
-    axes.set(xlabel=xlabel, ylabel=ylabel)
-    axes.grid(alpha=0.3)
+    ax.set_yscale("log")
+    ax.set(xlabel=xlabel, ylabel=ylabel)
+    ax.grid(alpha=0.3)
     if len(curves) > 1:
-        axes.legend(fontsize=9)
-    return axes
+        ax.legend(fontsize=9)
+    return ax
 
 
-def spectrum(S: Tensor, size: Size, *, axes: Axes | None = None) -> Axes:
+def spectrum(S: Tensor, size: Size, *, ax: Axes | None = None) -> Axes:
     """Draw the singular values of Ŝ(ω) by rank, with their range and median over frequencies.
 
     Parameters
@@ -299,7 +299,7 @@ def spectrum(S: Tensor, size: Size, *, axes: Axes | None = None) -> Axes:
         Recursion kernel, s odd.
     size : (int, int)
         Height and width of the periodic grid.
-    axes : Axes, optional
+    ax : Axes, optional
         Where to draw.
 
     Returns
@@ -312,22 +312,22 @@ def spectrum(S: Tensor, size: Size, *, axes: Axes | None = None) -> Axes:
         As in :func:`csc.recursion.spectrum.response`.
     """
     values = singular_values(S, size).flatten(0, 1)
-    axes = _by_rank(axes, values, BLUE)
-    axes.axhline(1, color=ORANGE, linestyle="--", label="1: non-expansive")
-    axes.set(ylabel="singular values of Ŝ(ω)", ylim=(0, None))
-    axes.set_title(f"‖S‖ = {float(values.max()):.3g} on {size[0]}×{size[1]}", fontsize=10)
-    axes.legend(fontsize=9)
-    return axes
+    ax = _by_rank(ax, values, BLUE)
+    ax.axhline(1, color=ORANGE, linestyle="--", label="1: non-expansive")
+    ax.set(ylabel="singular values of Ŝ(ω)", ylim=(0, None))
+    ax.set_title(f"‖S‖ = {float(values.max()):.3g} on {size[0]}×{size[1]}", fontsize=10)
+    ax.legend(fontsize=9)
+    return ax
 
 
-def monotone_spectrum(S: Tensor, size: Size, *, axes: Axes | None = None) -> Axes:
+def monotone_spectrum(S: Tensor, size: Size, *, ax: Axes | None = None) -> Axes:
     """Draw the eigenvalues of I − (S + Sᵀ)/2 by rank, with range and median over frequencies.
 
     For ISTA they lie in [0, 1], the shaded band, and at most C of them are not zero.
 
     Parameters
     ----------
-    S, size, axes
+    S, size, ax
         As in :func:`spectrum`.
 
     Returns
@@ -340,15 +340,15 @@ def monotone_spectrum(S: Tensor, size: Size, *, axes: Axes | None = None) -> Axe
         As in :func:`csc.recursion.spectrum.response`.
     """
     values = eigenvalues(S, size).flatten(0, 1).flip(1)
-    axes = _by_rank(axes, values, GREEN)
-    axes.axhspan(0, 1, color=ORANGE, alpha=0.15, label="ISTA: [0, 1]")
-    axes.set(ylabel="eigenvalues of I − (S + Sᵀ)/2")
-    axes.set_title(
+    ax = _by_rank(ax, values, GREEN)
+    ax.axhspan(0, 1, color=ORANGE, alpha=0.15, label="ISTA: [0, 1]")
+    ax.set(ylabel="eigenvalues of I − (S + Sᵀ)/2")
+    ax.set_title(
         f"from {float(values.min()):.3g} to {float(values.max()):.3g} on {size[0]}×{size[1]}",
         fontsize=10,
     )
-    axes.legend(fontsize=9)
-    return axes
+    ax.legend(fontsize=9)
+    return ax
 
 
 def attribution(
@@ -494,16 +494,16 @@ def _panels(
     return figure, panels[:count]
 
 
-def _by_rank(axes: Axes | None, values: Tensor, color: str) -> Axes:
+def _by_rank(ax: Axes | None, values: Tensor, color: str) -> Axes:
     """Draw range and median over frequencies of values (F, M), in descending order along M."""
-    axes = axes or _new(_WIDTH / 2, 3.2)
+    ax = ax or _new(_WIDTH / 2, 3.2)
     rank = np.arange(1, values.shape[1] + 1)
     low, high = (_array(v) for v in values.aminmax(dim=0))
-    axes.fill_between(rank, low, high, color=color, alpha=0.3, label="range over ω")
-    axes.plot(rank, _array(values.median(0).values), color=color, label="median over ω")
-    axes.set(xlabel="rank", xlim=(1, max(2, values.shape[1])))
-    axes.grid(alpha=0.3)
-    return axes
+    ax.fill_between(rank, low, high, color=color, alpha=0.3, label="range over ω")
+    ax.plot(rank, _array(values.median(0).values), color=color, label="median over ω")
+    ax.set(xlabel="rank", xlim=(1, max(2, values.shape[1])))
+    ax.grid(alpha=0.3)
+    return ax
 
 
 def _overlay(axes: Axes, values: Array, grey: Array | None, shape: Shape) -> AxesImage:

@@ -52,8 +52,9 @@ class Target:
         by_width = self.height is None or self.width * h <= self.height * w
         long, side = (self.width, w) if by_width else (self.height or 0, h)
         if not side < long <= LARGEST * side:
+            option = f"--width {self.width}" if self.height is None else f"--size {self.label}"
             raise ImageFileError(
-                f"{name}: is {w}x{h}, so {self.label} is a factor of {long / side:.3g}; "
+                f"{name}: is {w}x{h}, so {option} is a factor of {long / side:.3g}; "
                 f"it must be > 1 and at most {LARGEST}"
             )
         # In whole numbers: halves up, and never above the box.

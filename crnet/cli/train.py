@@ -92,6 +92,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         from crnet.training import train
         from crnet.training.folder import on_own_photos
+        from crnet.training.module import VALIDATION_SIDE
     except ModuleNotFoundError as error:
         raise UsageError(f"training needs {error.name}: pip install 'csc-crnet[train]'") from error
     overrides = {
@@ -108,7 +109,9 @@ def run(arguments: argparse.Namespace) -> int:
     if root and "sets" not in overrides:
         own = on_own_photos(chosen, Path(root), validation="validation" not in overrides)
         if own != chosen:
-            held = words(own.validation, "and") if own.validation else "none"
+            held = words(own.validation, "and")
+            if not own.validation and "validation" not in overrides:
+                held += f"; it takes two photos, one with sides of {VALIDATION_SIDE} pixels or more"
             tell(f"training on the photos in {root}; held out for validation: {held}")
         chosen = own
     try:

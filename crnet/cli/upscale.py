@@ -31,7 +31,7 @@ from crnet.files import (
     read_stream,
     write_picture,
 )
-from crnet.loading import RECOMMENDED
+from crnet.loading import RECOMMENDED, Card
 from crnet.precision import resolve
 from crnet.resize import plan
 from crnet.systems import find
@@ -108,7 +108,9 @@ def run(arguments: argparse.Namespace) -> int:
     width, height = arguments.size or (arguments.width, None)
     target = Target(arguments.scale or (None if width else 2), width, height)
     jobs = _jobs(arguments, found.title, target)
-    arguments.precision = resolve(arguments.precision, device)
+    # Baselines compute in float32.
+    network = isinstance(found.card, Card)
+    arguments.precision = resolve(arguments.precision, device) if network else "float32"
     upscale = found.open(device, ensemble=arguments.ensemble, precision=arguments.precision)
     # A name without scales takes any; bicubic makes any size in one step.
     scales = found.scales or (None if found.path else ())

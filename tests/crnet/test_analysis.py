@@ -164,7 +164,7 @@ def test_psnr_is_drawn_against_k() -> None:
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("recursion k", "PSNR (dB)")
     assert [t.get_text() for t in axes.get_legend().get_texts()] == ["A", "B", "bicubic"]
     assert [t.get_text() for t in axes.texts] == ["k = 1", "k = 0"]
-    assert plot.recursions({"A": [1.0]}, axes=axes) is axes
+    assert plot.recursions({"A": [1.0]}, ax=axes) is axes
     figures.plt.close("all")
 
 

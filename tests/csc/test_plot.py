@@ -98,11 +98,11 @@ def test_what_is_passed_in_is_drawn_on_and_returned(D: torch.Tensor, z: torch.Te
     before = len(plot.plt.get_fignums())
     figure = plot.canvas(9, 3)
     for draw in (
-        lambda axes: plot.atoms(D, axes=axes),
-        lambda axes: plot.usage(z, axes=axes),
-        lambda axes: plot.convergence({"a": ([0, 1], [1, 2])}, xlabel="k", ylabel="y", axes=axes),
-        lambda axes: plot.spectrum(S, (4, 4), axes=axes),
-        lambda axes: plot.monotone_spectrum(S, (4, 4), axes=axes),
+        lambda axes: plot.atoms(D, ax=axes),
+        lambda axes: plot.usage(z, ax=axes),
+        lambda axes: plot.convergence({"a": ([0, 1], [1, 2])}, xlabel="k", ylabel="y", ax=axes),
+        lambda axes: plot.spectrum(S, (4, 4), ax=axes),
+        lambda axes: plot.monotone_spectrum(S, (4, 4), ax=axes),
     ):
         axes = figure.add_subplot()
         assert draw(axes) is axes

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from baselines import bicubic, imresize
 from baselines.sparse.coupled import Coupled, features
+from baselines.sparse.lasso import lasso
 from baselines.sparse.scsr import ScSR, back_project, load, map_patches
 from baselines.weights import WeightsError, bundled, read, write
 from crnet.data import find_images, read_y
@@ -146,6 +147,19 @@ def test_every_band_is_told_and_changes_nothing(monkeypatch: pytest.MonkeyPatch)
     assert torch.equal(followed(x, 2), system(x, 2))
     assert len(told) > 4
     assert told == [(done, told[-1][1]) for done in range(len(told))]
+
+
+def test_kernels_are_compiled_before_the_first_band(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise the estimate after the first band counts their seconds for each band."""
+    events: list[str] = []
+
+    def coded(b: Tensor, *args, **options) -> Tensor:
+        events.append(f"{len(b) > 0}")
+        return lasso(b, *args, **options)
+
+    monkeypatch.setattr("baselines.sparse.scsr.lasso", coded)
+    ScSR({2: pair()}).following(lambda done, _: events.append(f"band {done}"))(image(), 2)
+    assert events[:3] == ["False", "band 0", "True"]
 
 
 def test_files_that_are_no_dictionaries(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from baselines.sparse import csc_sr, scsr
 from crnet.cli import models
 from crnet.cli.options import label
 from crnet.cli.parser import main
+from crnet.cli.progress import progress
 from crnet.contracts import following, parameters
 from crnet.data import read_y, sha256
 from crnet.measuring.evaluate import score
@@ -355,6 +356,11 @@ def test_a_folder_of_photos_is_trained_on_as_it_is(here: Path, capsys, monkeypat
     assert "held out for validation: none" in one_line(capsys)
     assert call("train", "crnet-a-compact", "--data", "mine", "--sets", "other") == 0
     assert trained[2].sets == ("other",)
+    capsys.readouterr()
+    for i in range(12):
+        save(here / "mine" / f"{i:02}.png", photo(180, 200, seed=i))
+    assert call("train", "crnet-a-compact", "--data", "mine") == 0
+    assert "validation: none; it takes two photos, one with sides of 192 pixels" in one_line(capsys)
 
 
 def test_errors_about_sets_name_those_that_are_there(here: Path, capsys) -> None:
@@ -532,6 +538,21 @@ def test_baselines_upscale_photos_too(here: Path, model: str) -> None:
     assert call("upscale", "cat.png", "--scale", 3, "--model", model) == 0
     image = opened(f"cat_{model}_x3.png")
     assert (image.size, image.mode) == ((51, 60), "RGB")
+
+
+def test_progress_names_the_precision_that_computes(here: Path, monkeypatch) -> None:
+    titles: list[str] = []
+    save(here / "photo.png", photo(9, 8))
+
+    def follow(title: str, unit: str):
+        titles.append(title)
+        return progress(title, unit)
+
+    monkeypatch.setattr("crnet.cli.upscale.progress", follow)
+    monkeypatch.setattr("crnet.cli.upscale.resolve", lambda *_: "bfloat16")
+    for model in ("scsr", "crnet-a"):
+        assert call("upscale", "photo.png", "--model", model) == 0
+    assert [title.split(", ")[-1] for title in titles] == ["float32", "bfloat16"]
 
 
 def test_files_of_sparse_coding_are_measured_and_upscale(here: Path, capsys) -> None:

@@ -50,6 +50,8 @@ def test_certified_networks_print_their_certificate(tmp_path: Path, monkeypatch)
 def test_figures_draw_what_they_are_given() -> None:
     maps = torch.rand(8, 12, 12)
     maps[3] *= 9
-    figure = plot.codes(torch.rand(8, 1, 5, 5), maps, torch.rand(8), [0.5, 0.4], [0.3], shown=4)
+    usage = torch.full((8,), 0.0034)
+    figure = plot.codes(torch.rand(8, 1, 5, 5), maps, usage, [0.5, 0.4], [0.3], shown=4)
     assert figure.axes[0].get_title().startswith("atom 3\n")
+    assert figure.axes[0].get_title().endswith("on at 0.34%")
     figures.plt.close("all")

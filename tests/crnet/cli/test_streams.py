@@ -63,7 +63,7 @@ def test_messages_go_to_standard_error(here: Path, monkeypatch, capfdbinary) -> 
         (["-", "-o", "."], 2, "standard input has no name"),
         (["a.png", "--format", "jpg"], 2, "--format is for standard output"),
         (["-", "--format", "jpg"], 1, "standard output.jpg: JPEG keeps no transparency"),
-        (["-", "--width", "8"], 1, "standard input: is 8x9, so 8w is a factor of 1;"),
+        (["-", "--width", "8"], 1, "standard input: is 8x9, so --width 8 is a factor of 1;"),
     ],
 )
 def test_what_cannot_be_done(here: Path, monkeypatch, capfdbinary, arguments, code, says) -> None:
