@@ -1,4 +1,5 @@
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,10 @@ from csc.workers import Processes
 settings.register_profile("same", deadline=None, max_examples=20, derandomize=True)
 settings.register_profile("new", deadline=None, max_examples=300)
 settings.load_profile("same")
+
+# A shell starts background jobs with Ctrl-C ignored; the tests of Ctrl-C would wait for ever.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
