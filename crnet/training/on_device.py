@@ -56,7 +56,8 @@ class DeviceSampler:
         """
         places, cuts = self.sampler.places(step), self.sampler.cuts
         scale = 0 if cuts.enlarged else places[0].scale
-        numbers = self._sent([self._numbers(place) for place in places[part]])
+        table = torch.tensor([self._numbers(place) for place in places[part]])
+        numbers = self._sent(table.mT.contiguous())
         lr, target, lr_top, lr_left, top, left, turn, a, b = numbers  # each (B,)
         if self._matrices is None:
             x = self._lr.cut(lr, lr_top, lr_left, cuts.patch)
@@ -65,11 +66,10 @@ class DeviceSampler:
             x = A @ self._lr.cut(lr, lr_top, lr_left, A.shape[-1]) @ B.mT
         y = self._target.cut(target, top, left, cuts.side(scale))
         batch = self._turned(x, turn), self._turned(y, turn), scale
-        return flattened(batch, self.sampler.colors(step)[part])
+        return flattened(batch, self._sent(self.sampler.colors(step)[part])) if cuts.flat else batch
 
-    def _sent(self, numbers: list[tuple[int, ...]]) -> Tensor:
-        """Return numbers of B patches on the device, (9, B); the copy does not wait."""
-        table = torch.tensor(numbers).mT.contiguous()
+    def _sent(self, table: Tensor) -> Tensor:
+        """Return a few numbers on the device; the copy does not wait."""
         if self.device.type == "cuda":
             table = table.pin_memory()
         return table.to(self.device, non_blocking=True)

@@ -265,9 +265,9 @@ class Batches(IterableDataset[Batch]):
 
 
 def flattened(batch: Batch, colors: Tensor) -> Batch:
-    """Replace the first patches of a batch, input and target, by colours (n, C)."""
+    """Replace the first patches of a batch, input and target, by colours (n, C) on its device."""
     for patches in batch[:2]:
-        patches[: len(colors)] = colors.to(patches.device, non_blocking=True)[..., None, None]
+        patches[: len(colors)] = colors[..., None, None]
     return batch
 
 

@@ -19,7 +19,8 @@ A = Cuts((2, 3, 4), 12, enlarged=True, rgb=False)
 B = Cuts((2, 3, 4), 6, enlarged=False, rgb=True)
 Y = Cuts((3,), 5, enlarged=False, rgb=False)  # of the Y of LR, not rounded
 EVEN = Cuts((4, 2), 9, enlarged=True, rgb=False, detail=1.0)
-KINDS = {"A": A, "B": B, "Y": Y, "EVEN": EVEN}
+FLAT = replace(B, flat=3)
+KINDS = {"A": A, "B": B, "Y": Y, "EVEN": EVEN, "FLAT": FLAT}
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +91,7 @@ def test_lr_made_on_a_gpu_is_that_of_the_cpu(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.cuda
 @needs_cuda
-@pytest.mark.parametrize("name", ["A", "B"])
+@pytest.mark.parametrize("name", ["A", "B", "FLAT"])
 def test_a_batch_does_not_wait_for_the_gpu(samplers: dict[str, Sampler], name: str) -> None:
     there = DeviceSampler(samplers[name], torch.device("cuda"))
     there.draw(0)
