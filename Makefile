@@ -13,7 +13,7 @@ demo: install
 	$(BIN)/crnet demo
 
 test: install
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
 
 check: install
 	$(BIN)/ruff check

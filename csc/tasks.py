@@ -33,7 +33,7 @@ from importlib.resources import files
 import numpy as np
 import torch
 from safetensors.torch import load
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from csc.arrays import Array, Image, like, to_tensor
@@ -94,47 +94,6 @@ def photo_dictionary(dtype: torch.dtype | None = None) -> Tensor:
     """
     stored = load(files("csc").joinpath("photo_dictionary.safetensors").read_bytes())["D"].double()
     return unit_norm(stored).to(dtype or torch.get_default_dtype())
-
-
-class Denoiser(nn.Module):
-    """:func:`denoise` as a module with the call (x, σ), which deepinv and others take.
-
-    Parameters
-    ----------
-    D : Tensor, shape (M, 1, k, k) or (M, C, k, k), optional
-        Dictionary; :func:`photo_dictionary` by default.
-    tol : float
-        Relative gap at which the codes count as optimal.
-
-    Examples
-    --------
-    >>> Denoiser()(torch.rand(2, 3, 16, 16), 0.1).shape
-    torch.Size([2, 3, 16, 16])
-    """
-
-    D: Tensor
-
-    def __init__(self, D: Tensor | None = None, *, tol: float = 1e-2) -> None:
-        super().__init__()
-        self.register_buffer("D", photo_dictionary() if D is None else D.detach().clone())
-        self.tol = tol
-
-    def forward(self, x: Tensor, sigma: float | Tensor) -> Tensor:
-        """Return denoised images.
-
-        Parameters
-        ----------
-        x : Tensor, shape (B, C, H, W)
-            Noisy images in [0, 1].
-        sigma : float or Tensor, with 1 or B values
-            Standard deviation of the noise, of all images or of each.
-        """
-        sigmas = torch.as_tensor(sigma, dtype=torch.float64).flatten().expand(len(x)).tolist()
-        images = [
-            denoise(x[i : i + 1], sigmas[i], self.D.to(x), tol=self.tol).image
-            for i in range(len(x))
-        ]
-        return torch.cat([torch.as_tensor(image) for image in images])
 
 
 @full_precision

@@ -7,7 +7,7 @@ from skimage import data
 from torch import Tensor
 
 from csc import adjoint, duality_gap, random_dictionary, synthesis, tikhonov_filter
-from csc.tasks import Denoiser, denoise, inpaint, noise_weights, photo_dictionary
+from csc.tasks import denoise, inpaint, noise_weights, photo_dictionary
 from tests.laws import close
 
 
@@ -183,18 +183,6 @@ def test_a_dictionary_of_the_image_s_channels_codes_them_jointly(seeded: torch.G
     D = random_dictionary(8, 3, 2, generator=seeded, dtype=torch.float64)
     assert denoise(x, 0.1, D).solution.codes.shape == (1, 8, 31, 31)
     assert inpaint(x, torch.rand(x.shape, generator=seeded) < 0.7, D).image.shape == x.shape
-
-
-def test_the_module_denoises_each_image_with_its_sigma() -> None:
-    x = torch.cat([add_noise(photo(32), 0.1, seed) for seed in range(2)])
-    sigmas = torch.tensor([0.05, 0.1], dtype=torch.float64)
-    both, one = Denoiser()(x, sigmas), Denoiser()(x, 0.1)
-    for i, sigma in enumerate(sigmas.tolist()):
-        image = denoise(x[i : i + 1], sigma, photo_dictionary().double()).image
-        assert isinstance(image, Tensor)
-        close(both[i : i + 1], image, 1e-12)
-    assert torch.equal(one[1], both[1])
-    assert not torch.equal(one[0], both[0])
 
 
 def test_bad_arguments_are_refused() -> None:
