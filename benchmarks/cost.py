@@ -6,8 +6,8 @@ Prints a table of all scales; draws one scale with --out.
 
 - Multiplications per pixel of the output are counted on the networks.
 - Training arithmetic is 6 FLOP per multiplication: the forward pass, and twice that backward.  For
-  our networks it is that of the last run, by the recipe and the steps on the card.  A run that
-  started from weights does not count theirs.  For the others it follows from :data:`PUBLISHED`.
+  our networks it is that of the last run, by the recipe and the steps on the card, and of the runs
+  before it in :data:`EARLIER`.  For the others it follows from :data:`PUBLISHED`.
 - PSNR is that of our cards, and for the others that of their papers.
 """
 
@@ -75,6 +75,17 @@ PUBLISHED = {
     "EDSR-baseline": Published("EDSR", {"blocks": 16, "maps": 64}, 300_000, 16, 48),
 }
 
+EARLIER = {
+    # (steps, batch, side of a patch) of the runs whose weights the last run started from; the
+    # comments in crnet/training/recipes tell them.
+    "crnet-a": [(10_957, 3, 48)],
+    "crnet-b": [(11_000, 8, 32), (700, 6, 40)],
+    "crnet-b-sparse": [(18_817, 6, 32)],
+    "srcnn-compact": [(59_681, 12, 48)],
+    "vdsr-compact": [(46_109, 3, 48)],
+    "drrn-compact": [(46_109, 3, 48)],
+}
+
 PSNR = {  # of networks that are not in the tables of the paper
     # Lim et al., CVPRW 2017, as quoted by Hui et al., ACM MM 2019, Table 5.
     "EDSR-baseline": {2: 37.99, 3: 34.37, 4: 32.09},
@@ -108,14 +119,15 @@ def ours() -> list[Row]:
         file = loading.stored(path)
         net, about = file.network(), file.card
         recipe: Recipe = from_fields(json.loads(str(about.training["recipe"])))
-        steps = int(str(about.training["steps"]))
+        last = (int(str(about.training["steps"])), recipe.batch, recipe.patch)
+        runs = [*EARLIER.get(name, []), last]
         rows.append(
             Row(
                 name,
                 sum(p.numel() for p in net.parameters()),
                 {s: millions(net, s) for s in SCALES},
                 {s: about.psnr["Set5"][str(s)] for s in SCALES},
-                petaflop(net, recipe.scales, steps, recipe.batch, recipe.patch),
+                sum(petaflop(net, recipe.scales, *run) for run in runs),
                 ours=True,
             )
         )

@@ -20,9 +20,12 @@ def off(name: str, flat: Tensor, scale: int) -> Tensor:
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("value", [0.0, 0.1, 0.5, 1.0])
 @pytest.mark.parametrize("size", [(24, 20), (1, 1), (20, 1), (2, 7)])
-def test_crnet_a_within_half_a_level(value: float, scale: int, size: tuple[int, int]) -> None:
+@pytest.mark.parametrize("name", ["crnet-a", "srcnn-compact", "vdsr-compact", "drrn-compact"])
+def test_networks_on_y_within_half_a_level(
+    name: str, value: float, scale: int, size: tuple[int, int]
+) -> None:
     """Also images of one pixel, which were up to 4.7 levels off without replication."""
-    assert off("crnet-a", torch.full((1, 1, *size), value), scale).max() <= 0.5
+    assert off(name, torch.full((1, 1, *size), value), scale).max() <= 0.5
 
 
 @pytest.mark.parametrize("scale", SCALES)

@@ -241,7 +241,7 @@ def test_a_card_shows_all_that_is_known_and_no_field_of_other_networks(here: Pat
     assert "x2 1.365, x3 1.365, x4 1.365" in cards["crnet-a"]
     assert "    recursions = 8\n" in cards["crnet-a"]
     assert "PSNR in dB, Set14: x2 32.88, x3 29.67, x4 27.86\n" in cards["crnet-a"]
-    assert "    steps = 59681\n" in cards["srcnn-compact"]
+    assert "    steps = 3000\n" in cards["srcnn-compact"]
     for field in ("n0", "m0", "recursions", "residual"):
         assert field not in cards["srcnn-compact"]
     assert "parameters: x2 125,440, x3 207,360, x4 207,360\n" in cards["scsr"]
