@@ -173,7 +173,7 @@ def write_picture(picture: Picture, file: BinaryIO, format_name: str) -> None:
     OSError, ValueError
         If Pillow cannot encode it.
     """
-    image = Image.fromarray(_levels(picture))
+    image = Image.fromarray(levels(picture))
     options, _ = save_options(picture.metadata, format_name)
     if format_name == "JPEG":
         options["quality"] = 95
@@ -182,7 +182,7 @@ def write_picture(picture: Picture, file: BinaryIO, format_name: str) -> None:
     image.save(file, format=format_name, icc_profile=picture.icc_profile, **options)
 
 
-def _levels(picture: Picture) -> NDArray[np.uint8] | NDArray[np.uint16]:
+def levels(picture: Picture) -> NDArray[np.uint8] | NDArray[np.uint16]:
     """Return the pixels (H, W, C), or (H, W) if grey, as whole numbers; some rows at a time."""
     planes = [picture.color] if picture.alpha is None else [picture.color, picture.alpha]
     H, W = picture.color.shape[-2:]

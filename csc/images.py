@@ -162,6 +162,8 @@ def _why(file: BinaryIO, error: Exception) -> str:
         return "the file is empty"
     if isinstance(error, UnidentifiedImageError):
         return "it is damaged, or not PNG, JPEG, TIFF, WebP, BMP, PNM or GIF"
+    if isinstance(error, Image.DecompressionBombError):
+        return f"it has more pixels than the {2 * (Image.MAX_IMAGE_PIXELS or 0):,} of Pillow"
     return str(error).partition("\n")[0] or type(error).__name__
 
 

@@ -3,11 +3,12 @@
 import argparse
 import functools
 import io
+import math
 import os
 import re
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -33,10 +34,13 @@ from crnet.files import (
 )
 from crnet.loading import RECOMMENDED, Card
 from crnet.precision import resolve
-from crnet.resize import plan
+from crnet.resize import Plan, plan
+from crnet.strips import Rows, context, upscale_rows
 from crnet.systems import find
 from crnet.upscale import picture_mib, upscale_picture
 from csc.workers import each
+
+_TIFF = {".tif", ".tiff"}
 
 STREAM = Path("-")
 """Standard input as an input, standard output as an output."""
@@ -92,8 +96,9 @@ def add(p: Parser) -> None:
         type=float,
         default=1024,
         metavar="MIB",
-        help="memory of the image and the network's maps; large images are computed in tiles "
-        "(default: 1024)",
+        help="memory of the image and the network's maps; large images are computed in tiles, and "
+        "a TIFF file that needs more is read and written in strips, if the output is a TIFF file "
+        "and tifffile is installed (default: 1024)",
     )
     add_workers(p)
     add_computing(p, precision="auto")
@@ -206,21 +211,31 @@ def _upscale_file(
     options: _Options,
 ) -> list[str]:
     """Enlarge one file; return what the new file does not keep."""
+    name = _name(source, "input")
+    rows = _rows(source, path, target, upscale, scales, options)
+    if rows is not None:
+        with closing(rows):
+            _upscale_rows(rows, source, path, target, upscale, options)
+            return rows.not_kept
     picture = _read(source)
     h, w = picture.color.shape[-2:]
-    name = _name(source, "input")
     H, W = target.size(name, h, w)
     named = Path(f"standard output.{options.format or 'png'}") if path == STREAM else path
     format_name = output_format(named, picture, max(H / h, W / w))
     scale, size = (target.scale, None) if target.scale else (None, (H, W))
     chosen = plan((h, w), scale, size=size, scales=scales)
     title = f"{Path(name).name}, {w}x{h} to {W}x{H} pixels"
-    passes = 8 if options.ensemble else 1
+    passes = _passes(options)
     lost = not_kept(picture, format_name)
     running, images = picture_mib(tuple(picture.color.shape), chosen, upscale.channels, passes)
     with _output(path, options.overwrite) as file:
         if chosen.passes and chosen.describe(h, w) != f"x{target.scale}":
             tell(f"crnet: {title}: {chosen.describe(h, w)}")
+        if images > machine_mib():
+            raise ImageFileError(
+                f"{name}: {w}x{h} to {W}x{H} pixels needs about {images:.0f} MiB, and this machine "
+                f"has {machine_mib():.0f}; crop it, or see crnet upscale --help on large TIFF files"
+            )
         if images > options.memory:
             tell(
                 f"crnet: {title}: the image alone needs about {images:.0f} MiB, "
@@ -234,6 +249,72 @@ def _upscale_file(
             del picture  # its memory is that of the encoder now
             write_picture(result, file, format_name)
     return lost
+
+
+def _rows(
+    source: Path,
+    path: Path,
+    target: Target,
+    upscale: System,
+    scales: tuple[int, ...] | None,
+    options: _Options,
+) -> Rows | None:
+    """Open a TIFF file that goes to a TIFF file in strips, because it needs more than --memory.
+
+    None where it fits, where strips are not possible, or without tifffile.
+    """
+    if STREAM in (source, path) or not {source.suffix.lower(), path.suffix.lower()} <= _TIFF:
+        return None
+    try:
+        rows = Rows(source)
+    except (ModuleNotFoundError, ImageFileError):
+        return None  # Pillow may read it, or says why it cannot
+    h, w = rows.shape[-2:]
+    chosen = plan((h, w), target.scale, scales=scales) if target.scale else None
+    if (
+        chosen is None
+        or len(chosen.passes) != 1
+        or chosen.size != (chosen.passes[0] * h, chosen.passes[0] * w)
+        or context(upscale, chosen.passes[0]) is None
+        or picture_mib(rows.shape, chosen, upscale.channels, _passes(options))[1] <= options.memory
+    ):
+        rows.close()
+        return None
+    return rows
+
+
+def _upscale_rows(
+    rows: Rows, source: Path, path: Path, target: Target, upscale: System, options: _Options
+) -> None:
+    """Enlarge a large TIFF file in strips."""
+    assert target.scale is not None  # noqa: S101  # _rows has checked it
+    scale = int(target.scale)
+    h, w = rows.shape[-2:]
+    title = f"{source.name}, {w}x{h} to {scale * w}x{scale * h} pixels, {options.precision}"
+    with output_file(path, overwrite=options.overwrite) as file:
+        bar = progress(title, "strips")
+        with nullcontext(_ignore) if options.silent else bar as follow:
+            upscale_rows(
+                rows,
+                Path(file.name),
+                upscale,
+                Plan((scale,), (scale * h, scale * w)),
+                memory_mib=options.memory,
+                passes=_passes(options),
+                on_strip=follow,
+            )
+
+
+def _passes(options: _Options) -> int:
+    return 8 if options.ensemble else 1
+
+
+def machine_mib() -> float:
+    """Return the memory of this machine in MiB; infinite where the system does not say it."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**20
+    except (AttributeError, OSError, ValueError):
+        return math.inf
 
 
 def _read(source: Path) -> Picture:
