@@ -93,7 +93,7 @@ def engine(name: str, net: Network, scale: int, x: Tensor) -> Run:
             at_scale = torch.compile(at_scale)
         return lambda: at_scale(x)
     if name == "ncnn":
-        upscale = Ncnn(net, scale)
+        upscale = Ncnn(net)
         return lambda: upscale(x, scale)
     data, array = onnx_file(net, scale), x.numpy()
     if name == "onnxruntime":

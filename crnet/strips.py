@@ -22,7 +22,7 @@ from crnet.ensemble import Ensemble
 from crnet.errors import ImageFileError
 from crnet.files import Picture, levels
 from crnet.resize import Plan
-from crnet.upscale import Upscaler, picture_mib, upscale_picture
+from crnet.upscale import picture_mib, upscale_picture
 
 _BICUBIC = 4  # LR rows that bicubic chroma depends on, and some
 _ORIENTATION, _XMP, _EXIF, _PROFILE, _GPS = 274, 700, 34665, 34675, 34853
@@ -141,10 +141,11 @@ class Rows:
 def context(upscale: System, scale: int) -> int | None:
     """Return how many LR rows beyond its own a strip depends on; None if that is not known."""
     system = upscale.system if isinstance(upscale, Ensemble) else upscale
-    if not isinstance(system, Upscaler):
+    net = getattr(system, "net", None)  # of an Upscaler, or of ncnn
+    if net is None:
         return None
-    reach = networks.reach(system.net)
-    return (math.ceil(reach / scale) if system.net.enlarged else reach) + _BICUBIC
+    reach = networks.reach(net)
+    return (math.ceil(reach / scale) if net.enlarged else reach) + _BICUBIC
 
 
 def upscale_rows(
@@ -166,7 +167,7 @@ def upscale_rows(
     out : Path
         BigTIFF file to write, which is replaced.
     upscale : System
-        An :class:`crnet.Upscaler`, or its ensemble.
+        An :class:`crnet.Upscaler` or :class:`crnet.ncnn.Ncnn`, or its ensemble.
     plan : Plan
         One pass of the system, and no other size.
     memory_mib : float

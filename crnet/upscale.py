@@ -149,8 +149,7 @@ class Upscaler:
         low = resolve(self.precision, str(weight.device)) == "bfloat16"
         tile = tile_side(self.net, self.memory_mib, 2 if low else weight.element_size())
         h, w = (scale * n for n in x.shape[-2:])
-        below, right = (max(0, _SMALLEST - n) for n in x.shape[-2:])
-        x = F.pad(x, (0, right, 0, below), mode="replicate") if below or right else x
+        x = replicated(x)
         if self.net.enlarged:
             x, scale = bicubic(x, scale), 1
 
@@ -161,6 +160,12 @@ class Upscaler:
         reach = networks.reach(self.net)
         out = apply_tiled(in_precision, x.to(weight), tile, reach, scale, on_tile=self.on_tile)
         return out[..., :h, :w]
+
+
+def replicated(x: Tensor) -> Tensor:
+    """Return images whose sides are at least 4 pixels; the last pixels are repeated."""
+    below, right = (max(0, _SMALLEST - n) for n in x.shape[-2:])
+    return F.pad(x, (0, right, 0, below), mode="replicate") if below or right else x
 
 
 def apply_tiled(

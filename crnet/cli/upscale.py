@@ -12,6 +12,9 @@ from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+import torch
+
+from crnet import loading
 from crnet.cli.arguments import Parser
 from crnet.cli.interrupt import check_interrupt
 from crnet.cli.messages import UsageError, fail, printable, say, send, tell
@@ -21,6 +24,7 @@ from crnet.cli.target import LARGEST, Target, box, factor, pixels
 from crnet.cli.workers import add_workers, processes
 from crnet.contracts import System, following
 from crnet.data import find_images
+from crnet.ensemble import Ensemble
 from crnet.errors import ImageFileError, words
 from crnet.files import (
     WRITTEN,
@@ -33,10 +37,11 @@ from crnet.files import (
     write_picture,
 )
 from crnet.loading import RECOMMENDED, Card
+from crnet.ncnn import Ncnn
 from crnet.precision import resolve
 from crnet.resize import Plan, plan
 from crnet.strips import Rows, context, upscale_rows
-from crnet.systems import find
+from crnet.systems import Found, find
 from crnet.upscale import picture_mib, upscale_picture
 from csc.workers import each
 
@@ -100,6 +105,12 @@ def add(p: Parser) -> None:
         "a TIFF file that needs more is read and written in strips, if the output is a TIFF file "
         "and tifffile is installed (default: 1024)",
     )
+    p.add_argument(
+        "--engine",
+        choices=("torch", "ncnn"),
+        default="torch",
+        help="what computes networks; ncnn uses the CPU and float32 (default: torch)",
+    )
     add_workers(p)
     add_computing(p, precision="auto")
 
@@ -114,9 +125,12 @@ def run(arguments: argparse.Namespace) -> int:
     target = Target(arguments.scale or (None if width else 2), width, height)
     jobs = _jobs(arguments, found.title, target)
     # Baselines compute in float32.
-    network = isinstance(found.card, Card)
-    arguments.precision = resolve(arguments.precision, device) if network else "float32"
-    upscale = found.open(device, ensemble=arguments.ensemble, precision=arguments.precision)
+    of_torch = isinstance(found.card, Card) and arguments.engine == "torch"
+    arguments.precision = resolve(arguments.precision, device) if of_torch else "float32"
+    if arguments.engine == "ncnn":
+        upscale = _in_ncnn(found, ensemble=arguments.ensemble)
+    else:
+        upscale = found.open(device, ensemble=arguments.ensemble, precision=arguments.precision)
     # A name without scales takes any; bicubic makes any size in one step.
     scales = found.scales or (None if found.path else ())
     here = len(jobs) == 1 or STREAM in arguments.inputs or arguments.out == STREAM
@@ -156,6 +170,19 @@ def run(arguments: argparse.Namespace) -> int:
     if failed and len(jobs) > 1:
         tell(f"crnet: {len(failed)} of {len(jobs)} files failed")
     return 1 if failed else 0
+
+
+def _in_ncnn(found: Found, *, ensemble: bool) -> System:
+    """Return a network that ncnn runs."""
+    if not isinstance(found.card, Card) or found.path is None:
+        raise UsageError(f"--engine ncnn runs networks, and {found.title} is none")
+    try:
+        one = Ncnn(loading.load(found.path), threads=torch.get_num_threads())
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"--engine ncnn needs {error.name}: pip install 'csc-crnet[ncnn]'"
+        ) from error
+    return Ensemble(one) if ensemble else one
 
 
 class _Options(NamedTuple):

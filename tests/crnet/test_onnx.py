@@ -9,7 +9,6 @@ from torch import Tensor
 from baselines.resample import _enlarge_in_phases, bicubic
 from crnet import CRNetA, CRNetB, SparseCRNetA, SparseCRNetB, Upscaler
 from crnet.cli import main
-from crnet.ncnn import Ncnn
 from crnet.onnx import onnx_file
 
 TINY = {"n0": 4, "m0": 6, "recursions": 1}
@@ -69,17 +68,3 @@ def test_calls_that_onnx_cannot_carry_out(options: list[str], told: str, tmp_pat
     assert main(call) == 2
     assert told in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize(("name", "scale"), [("a", 2), ("b", 3), ("sparse a", 2)])
-def test_ncnn_gives_our_image(name: str, scale: int) -> None:
-    for package in ("ncnn", "pnnx"):
-        pytest.importorskip(package, reason="needs the extra `ncnn`")
-    net = NETS[name](torch.Generator().manual_seed(0)).eval()
-    upscale = Ncnn(net, scale, memory_mib=0.01)
-    for size in ((40, 70), (5, 4)):  # in tiles, and whole
-        x = image(upscale.channels, *size)
-        close = {"rtol": 0, "atol": 1e-4}
-        torch.testing.assert_close(upscale(x, scale), Upscaler(net)(x, scale), **close)
-    with pytest.raises(ValueError, match=f"converted for x{scale}"):
-        upscale(x, 4)
