@@ -5,7 +5,7 @@
     python benchmarks/sweep.py recursions  --data ROOT                             Fig. 11
     python benchmarks/sweep.py features    --data ROOT     initial F0
     python benchmarks/sweep.py systems     --data ROOT                             Fig. 8
-    python benchmarks/sweep.py lr          --data ROOT     CRNet-B and MDSR, on the LR image
+    python benchmarks/sweep.py lr          --data ROOT     CRNet-B, MDSR and certified codes, on the LR image
     python benchmarks/sweep.py sparse      --data ROOT     certified codes and free ones
 
 In the first four sweeps all variants see the same patches in the same order for the same number of
@@ -76,6 +76,7 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
             "architecture": "MDSR", "recursions": 12, "border": 0,
             "sizes": {"blocks": 8, "maps": 48},
         },
+        "certified, 5 blocks of 48": {"recipe": "crnet-b-fast"},
     },
     "sparse": {
         "5 blocks, K = 2, ‖D‖² ≤ 1, p = 32": {},

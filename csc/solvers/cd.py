@@ -49,7 +49,7 @@ LOWER = 0.6  # continuation: the factor of λ between its changes
 LOWER_EPOCHS = 3  # epochs between changes of λ
 FIRST_EPOCHS, MOST_EPOCHS = 20, 40  # epochs between dense passes at the final λ
 SETTLED = 0.1  # project once the objective falls by less than this part of the tolerance
-POLISH = 5  # steps of conjugate gradients after the epochs
+POLISH = 3  # epochs for each step of conjugate gradients after them
 
 
 @full_precision
@@ -178,6 +178,6 @@ def _solve(
         active.sweep(factor, n)
         epochs += n
         if final:
-            nearby = active.polish(POLISH)
+            nearby = active.polish(n // POLISH)
         if on_step:
             on_step(epochs, active.codes())
