@@ -79,8 +79,7 @@ EARLIER = {
     # (steps, batch, side of a patch) of the runs whose weights the last run started from; the
     # comments in crnet/training/recipes tell them.
     "crnet-a": [(10_957, 3, 48)],
-    "crnet-b": [(11_000, 8, 32), (700, 6, 40)],
-    "crnet-b-sparse": [(18_817, 6, 32)],
+    "crnet-b": [(11_000, 8, 32), (700, 6, 40), (15_500, 6, 40), (3_417, 4, 56)],
     "srcnn-compact": [(59_681, 12, 48)],
     "vdsr-compact": [(46_109, 3, 48)],
     "drrn-compact": [(46_109, 3, 48)],

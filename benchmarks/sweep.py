@@ -76,7 +76,7 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
             "architecture": "MDSR", "recursions": 12, "border": 0,
             "sizes": {"blocks": 8, "maps": 48},
         },
-        "certified, 5 blocks of 48": {"recipe": "crnet-b-fast"},
+        "certified, 5 blocks of 48": {"recipe": "crnet-b-sparse"},
     },
     "sparse": {
         "5 blocks, K = 2, ‖D‖² ≤ 1, p = 32": {},
