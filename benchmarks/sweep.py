@@ -5,7 +5,7 @@
     python benchmarks/sweep.py recursions  --data ROOT                             Fig. 11
     python benchmarks/sweep.py features    --data ROOT     initial F0
     python benchmarks/sweep.py systems     --data ROOT                             Fig. 8
-    python benchmarks/sweep.py lr          --data ROOT     CRNet-B, MDSR and certified codes, on the LR image
+    python benchmarks/sweep.py lr          --data ROOT     networks on the LR image
     python benchmarks/sweep.py sparse      --data ROOT     certified codes and free ones
 
 In the first four sweeps all variants see the same patches in the same order for the same number of

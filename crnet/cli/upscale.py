@@ -175,7 +175,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _in_ncnn(found: Found, *, ensemble: bool) -> System:
     """Return a network that ncnn runs."""
     if not isinstance(found.card, Card) or found.path is None:
-        raise UsageError(f"--engine ncnn runs networks, and {found.title} is none")
+        raise UsageError(f"--engine ncnn is for networks; {found.title} is not one")
     try:
         one = Ncnn(loading.load(found.path), threads=torch.get_num_threads())
     except ModuleNotFoundError as error:

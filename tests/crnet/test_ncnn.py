@@ -71,7 +71,7 @@ def test_what_it_cannot_run_is_told(
     Image.new("RGB", (8, 8)).save(photo)
     command = ["upscale", str(photo), "--engine", "ncnn"]
     assert main([*command, "--model", "bicubic"]) == 2
-    assert "runs networks, and bicubic is none" in capsys.readouterr().err
+    assert "is for networks; bicubic is not one" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "ncnn", None)
     assert main(command) == 2
     assert "pip install 'csc-crnet[ncnn]'" in capsys.readouterr().err
