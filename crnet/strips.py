@@ -48,8 +48,8 @@ class Rows:
     ModuleNotFoundError
         If tifffile is missing.
     ImageFileError
-        If the file is no TIFF of 8-bit grey or RGB or 16-bit grey, upright, without alpha, of one
-        page; or is damaged.
+        If strips cannot be read from the file.  It must be an undamaged TIFF of one upright page,
+        without alpha.  It holds 8-bit grey, 8-bit RGB or 16-bit grey.
     """
 
     def __init__(self, path: Path) -> None:
