@@ -3,13 +3,17 @@
 import sys
 
 import torch
+from torch import Tensor
 
 from baselines.networks.edsr_layers import Upsampler
 from crnet import loading, networks
 from crnet.errors import WeightsError
 from crnet.model import CRNetA, CRNetB
 from crnet.networks import Network
+from crnet.sparse import SparseCRNetA, SparseCRNetB
 from crnet.training.recipe import Recipe
+
+_BLOCK = "coder.stack.blocks."
 
 
 def build(recipe: Recipe, *, fresh: bool = True, tell: bool = False) -> Network:
@@ -17,6 +21,9 @@ def build(recipe: Recipe, *, fresh: bool = True, tell: bool = False) -> Network:
 
     A network of one scale may start from the same network of another scale.  Its upsampler then
     keeps its random weights.
+
+    A sparse network may start from one with fewer blocks.  The new blocks stand before the last
+    one, and their way back H is zero, so the network first gives the images of `start`.
 
     Parameters
     ----------
@@ -56,6 +63,8 @@ def _load(recipe: Recipe, net: Network, tell: bool) -> None:
     new = _upsampler_of_another_scale(recipe, net)
     weights = {k: v for k, v in weights.items() if not k.startswith(new)}
     weights |= {k: v for k, v in own.items() if k.startswith(new)}
+    if isinstance(net, SparseCRNetA | SparseCRNetB):
+        weights = _with_more_blocks(weights, own)
     if tell and new:
         layers = ", ".join(k.removesuffix(".") for k in new)
         sys.stderr.write(
@@ -67,6 +76,25 @@ def _load(recipe: Recipe, net: Network, tell: bool) -> None:
         raise WeightsError(
             f"the weights of {recipe.start} do not fit the recipe: {error}"
         ) from None
+
+
+def _with_more_blocks(weights: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return weights with the blocks of `own` that they lack, which change no image at first."""
+    few, many = _blocks(weights), _blocks(own)
+    if not 0 < few < many:
+        return weights
+    last, target = f"{_BLOCK}{few - 1}.", f"{_BLOCK}{many - 1}."
+    grown = {k.replace(last, target): v for k, v in weights.items()}
+    for b in range(few - 1, many - 1):
+        prefix, back = f"{_BLOCK}{b}.", f"coder.stack.back.{b}"
+        grown |= {k: v for k, v in own.items() if k.startswith(prefix)}
+        grown.setdefault(back, torch.zeros_like(own[back]))
+    return grown
+
+
+def _blocks(weights: dict[str, Tensor]) -> int:
+    """Return the number of ridge blocks of a sparse network."""
+    return len({k.removeprefix(_BLOCK).split(".")[0] for k in weights if k.startswith(_BLOCK)})
 
 
 def _upsampler_of_another_scale(recipe: Recipe, net: Network) -> tuple[str, ...]:

@@ -623,6 +623,31 @@ def test_it_starts_from_another_scale_but_for_the_upsampler(
             train_module.build(replace(other, start=str(file)))
 
 
+@pytest.mark.parametrize("architecture", ["SparseCRNetA", "SparseCRNetB"])
+@pytest.mark.parametrize("blocks", [1, 2, 4])
+def test_a_start_with_fewer_blocks_gives_the_same_images_first(
+    blocks: int, architecture: str, tmp_path: Path
+) -> None:
+    sizes = {"blocks": blocks, "rank": 4, "atom": 3}
+    recipe = replace(TINY, architecture=architecture, recursions=1, sizes=sizes, scales=(2, 3))
+    first = train_module.build(recipe)
+    file = tmp_path / "first.safetensors"
+    card = crnet.Card("first", architecture, recipe.network(), (2, 3), {}, {})
+    file.write_bytes(serialize(first, card))
+    recipe = replace(recipe, start=str(file), seed=1)
+    grown = train_module.build(replace(recipe, sizes={**sizes, "blocks": 4}))
+    assert len(grown.coder.stack.blocks) == 4
+    x = torch.rand(2, 3 if first.rgb else 1, 9, 8, generator=torch.Generator().manual_seed(1))
+    scale = (2,) if first.takes_scale else ()
+    torch.testing.assert_close(grown(x, *scale), first(x, *scale))
+    grown(x, *scale).square().sum().backward()  # the ways back that start at zero are trained
+    assert all(H.grad.abs().sum() > 0 for H in grown.coder.stack.back)
+    for other in ({**sizes, "blocks": blocks - 1}, {**sizes, "blocks": 5, "rank": 2}):
+        if other["blocks"]:
+            with pytest.raises(WeightsError, match="do not fit the recipe"):
+                train_module.build(replace(recipe, sizes=other))
+
+
 SECONDS, STEP = 4.0, 0.125
 TIMED = replace(TINY, minutes=SECONDS / 60, steps=1, precision="32-true")
 
