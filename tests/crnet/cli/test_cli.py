@@ -144,7 +144,7 @@ def test_bad_outputs_are_found_before_computing(here: Path, capsys, monkeypatch,
     def never(*_: object, **__: object) -> None:
         pytest.fail("the network ran")
 
-    monkeypatch.setattr("crnet.cli.upscale.upscale_picture", never)
+    monkeypatch.setattr("crnet.cli.enlarge.upscale_picture", never)
     assert call("upscale", "a.png", "-o", out) == 1
     one_line(capsys)
     assert os.listdir() == ["a.png"]
@@ -463,7 +463,7 @@ def test_an_interrupt_leaves_one_line_and_no_file(here: Path, capsys, monkeypatc
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("crnet.cli.upscale.upscale_picture", interrupt)
+    monkeypatch.setattr("crnet.cli.enlarge.upscale_picture", interrupt)
     assert call("upscale", "a.png") == 130
     assert one_line(capsys) == "crnet: interrupted\n"
     assert os.listdir() == ["a.png"]
@@ -548,7 +548,7 @@ def test_progress_names_the_precision_that_computes(here: Path, monkeypatch) -> 
         titles.append(title)
         return progress(title, unit)
 
-    monkeypatch.setattr("crnet.cli.upscale.progress", follow)
+    monkeypatch.setattr("crnet.cli.enlarge.progress", follow)
     monkeypatch.setattr("crnet.cli.upscale.resolve", lambda *_: "bfloat16")
     for model in ("scsr", "crnet-a"):
         assert call("upscale", "photo.png", "--model", model) == 0

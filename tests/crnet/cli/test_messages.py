@@ -109,7 +109,7 @@ def test_whatever_one_file_raises_the_others_go_on(
             raise error
         return real(*arguments, **options)
 
-    monkeypatch.setattr("crnet.cli.upscale.upscale_picture", second_fails)
+    monkeypatch.setattr("crnet.cli.enlarge.upscale_picture", second_fails)
     assert main(["upscale", ".", "--model", "bicubic"]) == 1
     told = capsys.readouterr()
     assert told.out.split() == ["a_bicubic_x2.png", "c_bicubic_x2.png"]
@@ -201,7 +201,7 @@ def test_ctrl_c_that_a_library_swallows_ends_the_command(
                 return upscale(*given, **options)
             raise RuntimeError("no compiled object yet") from None
 
-    monkeypatch.setattr("crnet.cli.upscale.upscale_picture", compiles)
+    monkeypatch.setattr("crnet.cli.enlarge.upscale_picture", compiles)
     assert crnet.cli.main(["upscale", ".", "--model", "bicubic"]) == 130
     told = capsys.readouterr()
     written = ["a_bicubic_x2.png"] if lost else []

@@ -6,7 +6,7 @@ import pytest
 
 from crnet.cli import progress
 from crnet.cli.progress import Lines
-from crnet.cli.upscale import over_passes
+from crnet.cli.enlarge import over_passes
 
 
 @pytest.fixture
