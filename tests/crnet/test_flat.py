@@ -1,4 +1,4 @@
-"""Flat images stay flat in the shipped networks, at edges and corners too."""
+"""Flat images stay flat and gradients monotone in the shipped networks, at the border too."""
 
 import pytest
 import torch
@@ -38,3 +38,34 @@ def test_networks_on_rgb_within_a_level(
     """At most one level after rounding.  crnet-b was 73 off at a corner before it had a border."""
     flat = torch.tensor([float(c) for c in color]).view(1, 3, 1, 1).expand(1, 3, *size)
     assert off(name, flat.contiguous(), scale).max() <= most + 1e-3
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("axis", [2, 3])
+@pytest.mark.parametrize("n", [16, 24])
+@pytest.mark.parametrize(
+    ("name", "most"),
+    [
+        ("crnet-b", 1),
+        ("crnet-b-sparse", 1),
+        ("crnet-a", 1),
+        ("vdsr-compact", 1),
+        ("drrn-compact", 1),
+        ("srcnn-compact", 4),
+    ],
+)
+def test_gradients_stay_monotone_within_a_level(
+    name: str, most: int, n: int, axis: int, scale: int
+) -> None:
+    """In 8 bits, borders included; white, green and blue, from 0 to 1 and in the middle."""
+    net = load(name)
+    colors = ((1.0, 1.0, 1.0), (0.0, 1.0, 0.0), (0.2, 0.6, 0.9)) if net.rgb else ((1.0,),)
+    shape = [1, 1, 1, 1]
+    shape[axis] = n
+    for low, high in ((0, 1), (0.2, 0.8), (0.45, 0.55)):
+        ramp = torch.linspace(low, high, n).view(shape).expand(1, 1, n, n)
+        x = torch.cat([ramp * torch.tensor(c).view(1, -1, 1, 1) for c in colors])
+        with torch.inference_mode():
+            levels = (255 * Upscaler(net)(x, scale).clamp(0, 1)).round()
+        assert levels.diff(dim=axis).min() >= -most, (low, high)
+        assert levels.amax() - levels.amin() > 0.5 * 255 * (high - low)  # it still is a gradient
