@@ -5,8 +5,8 @@ import threading
 import pytest
 
 from crnet.cli import progress
-from crnet.cli.progress import Lines
 from crnet.cli.enlarge import over_passes
+from crnet.cli.progress import Lines
 
 
 @pytest.fixture
