@@ -79,6 +79,7 @@ EARLIER = {
     # (steps, batch, side of a patch) of the runs whose weights the last run started from; the
     # comments in crnet/training/recipes tell them.
     "crnet-a": [(10_957, 3, 48)],
+    "crnet-a-sparse": [(10_680, 4, 64)],
     "crnet-b": [(11_000, 8, 32), (700, 6, 40), (15_500, 6, 40), (3_417, 4, 56)],
     "srcnn-compact": [(59_681, 12, 48)],
     "vdsr-compact": [(46_109, 3, 48)],
@@ -174,22 +175,26 @@ def table(rows: list[Row]) -> str:
 
 
 def draw(rows: list[Row], scale: int, path: Path) -> None:
-    figure, axes = plt.subplots(1, 2, figsize=(10, 4.2), sharey=True, layout="constrained")
-    for row in rows:
-        for axis, x in zip(axes, (row.petaflop, row.multiplications[scale]), strict=True):
-            if x is not None:
-                look = {"marker": "o" if row.ours else "s", "color": "C0" if row.ours else "C7"}
-                axis.plot(x, row.psnr[scale], **look)
-                at = (5, 4 if row.ours else -10)  # points
-                axis.annotate(
-                    row.name, (x, row.psnr[scale]), at, textcoords="offset points", fontsize=8
-                )
+    """Draw PSNR against both costs; names of published networks are below and above in turn."""
+    figure, axes = plt.subplots(1, 2, figsize=(10, 5), sharey=True, layout="constrained")
+    for axis, of in zip(
+        axes, (lambda r: r.petaflop, lambda r: r.multiplications[scale]), strict=True
+    ):
+        above = False
+        for row in sorted((r for r in rows if of(r) is not None), key=of):
+            point = (of(row), row.psnr[scale])
+            axis.plot(*point, "o" if row.ours else "s", color="C0" if row.ours else "C7")
+            offset, side = (0, 7 if above else -14), "center"
+            if row.ours:
+                offset, side = ((7, -3), "left") if "compact" in row.name else ((-7, -3), "right")
+            axis.annotate(row.name, point, offset, textcoords="offset points", fontsize=8, ha=side)
+            above ^= not row.ours
     for axis, label in zip(
         axes, ("training arithmetic, PFLOP", "multiplications per output pixel, millions"),
         strict=True,
     ):  # fmt: skip
         axis.set(xscale="log", xlabel=label)
-        axis.margins(x=0.15)
+        axis.margins(x=0.2)
         axis.grid(alpha=0.3)
     axes[0].set_ylabel(f"PSNR on Set5 ×{scale}, dB")
     figure.savefig(path, dpi=130)

@@ -92,7 +92,7 @@ def open_file(path: Path) -> BinaryIO:
         If it is missing, not readable, or not a regular file.
     """
     if path.is_dir():
-        raise ValueError(f"{path}: is a folder")
+        raise ValueError(f"{path}: is a folder; name its files")
     if path.exists() and not path.is_file():
         raise ValueError(f"{path}: is not a regular file")
     try:
