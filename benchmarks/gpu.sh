@@ -39,7 +39,9 @@ recipe_of() {
                   "--lr 6e-4 --ema 0.9995" ;;
     crnet-b-large) echo "4 crnet-b-compact --m0 256 --recursions 25 --border 4 --batch 32" \
                         "--patch 48 --lr 8e-4 --ema 0.9995" ;;
-    crnet-b-sparse) echo "5 crnet-b-sparse --start crnet-b-sparse --batch 64 --ema 0.9995" ;;
+    crnet-b-fast) echo "3 crnet-b-fast --start crnet-b-fast --teacher= --batch 64 --ema 0.9995" ;;
+    crnet-b-sparse) echo "5 crnet-b-sparse --start crnet-b-sparse --teacher= --batch 64" \
+                         "--ema 0.9995" ;;
     crnet-a-sparse) echo "3 crnet-a-sparse --start crnet-a-sparse --teacher= --batch 64" \
                          "--ema 0.9995" ;;
     *) echo "gpu.sh: no network $1" >&2; exit 2 ;;

@@ -76,12 +76,15 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
             "architecture": "MDSR", "recursions": 12, "border": 0,
             "sizes": {"blocks": 8, "maps": 48},
         },
-        "certified, 5 blocks of 48": {"recipe": "crnet-b-sparse"},
+        "certified, 5 blocks of 48": {
+            "architecture": "SparseCRNetB", "n0": 48, "m0": 64, "recursions": 2, "border": 0,
+            "sizes": {"blocks": 5, "rank": 16, "atom": 5}, "patch": 48, "lr": 1.2e-3,
+        },
     },
     "sparse": {
-        "8 blocks, K = 2, ‖D‖² ≤ 1, p = 16": {},
+        "8 blocks, K = 2, ‖D‖² ≤ 1/2, p = 16": {},
         "the same, other seed": {"seed": 1},
-        "‖D‖² ≤ 1/2": {"sizes": {"bound": 0.5}},
+        "‖D‖² ≤ 1": {"sizes": {"bound": 1.0}},
         "‖D‖² ≤ 2": {"sizes": {"bound": 2.0}},
         "3 blocks": {"sizes": {"blocks": 3}},
         "5 blocks": {"sizes": {"blocks": 5}},

@@ -34,7 +34,7 @@ from crnet.training.recipe import bundled as recipes
 from csc.html import table
 
 RECOMMENDED = "crnet-b"
-"""The bundled model that is used where none is named: the best, and faster than the others."""
+"""The bundled model that is used where none is named: the best."""
 
 NAME = r"[\w.+-]+"
 """Pattern of a model's name."""

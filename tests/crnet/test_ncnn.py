@@ -58,7 +58,7 @@ def test_the_command_line_takes_it(tmp_path: Path) -> None:
     made = []
     for name in ("torch", "ncnn"):
         out = tmp_path / f"{name}.png"
-        command = ["upscale", str(photo), "--model", "crnet-b-sparse", "-o", str(out)]
+        command = ["upscale", str(photo), "--model", "crnet-b-fast", "-o", str(out)]
         assert main([*command, "--precision", "float32", "--engine", name]) == 0
         made.append(levels(read_picture(out)).astype(int))
     assert abs(made[0] - made[1]).max() <= 1

@@ -53,11 +53,11 @@ def test_a_network_without_values_is_shown_without_atoms() -> None:
     assert "<img" not in crnet.CRNetA(**SMALL).to("meta")._repr_html_()
 
 
-@pytest.mark.parametrize(("recursions", "shown"), [(0, "33.4%"), (2, "3.8%")])
+@pytest.mark.parametrize(("recursions", "shown"), [(0, "20.0%"), (2, "0.8%")])
 @torch.no_grad()
 def test_the_shown_certificate_holds(recursions: int, shown: str) -> None:
-    """Each of the K + 1 steps leaves at most a third of the distance to the minimiser."""
-    net = crnet.load("crnet-b-sparse")
+    """Each of the K + 1 steps leaves at most a fifth of the distance to the minimiser."""
+    net = crnet.load("crnet-b-fast")
     assert isinstance(net, SparseCRNetB)
     net.coder.recursions = recursions
     assert f"≤ {shown}" in net._repr_html_()
@@ -67,7 +67,7 @@ def test_the_shown_certificate_holds(recursions: int, shown: str) -> None:
     block.recursions = 40
     best = block(y)
     left = float((z - best).norm() / best.norm())
-    assert 0 < left <= (1 / 3) ** (recursions + 1)
+    assert 0 < left <= (1 / 5) ** (recursions + 1)
 
 
 def test_free_kernels_have_no_certificate() -> None:
