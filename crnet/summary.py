@@ -38,7 +38,9 @@ def page(
         Bound q of ‖z − z*‖ ≤ q ‖z*‖ in each block, or None if nothing is proven about the codes.
     """
     shown = [words(v, "and") if isinstance(v, tuple) else str(v) for v in sizes.values()]
-    proven = "not certified" if distance is None else f"≤ {math.ceil(round(1000 * distance, 6)) / 1000:.1%}"
+    proven = "not certified"
+    if distance is not None:  # rounded up, but 0.2³ is 0.8 %
+        proven = f"≤ {math.ceil(round(1000 * distance, 6)) / 1000:.1%}"
     picture = "" if atoms is None else html.atoms(atoms)
     table = html.table(
         f"{type(net).__name__}: {_weights(net):,} weights",
