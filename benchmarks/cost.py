@@ -118,18 +118,18 @@ def petaflop(net: Network, scales: tuple[int, ...], steps: int, batch: int, side
     return 6 * per_patch * steps * batch / 1e15
 
 
-def earlier(name: str, scales: tuple[int, ...]) -> float:
+def earlier(name: str, nets: Mapping[str, Network], scales: tuple[int, ...]) -> float:
     """Return the arithmetic of the runs before a bundled network's last one."""
-    net = loading.stored(loading.bundled()[name]).network()
-    spent = sum(petaflop(net, scales, *run) for run in EARLIER.get(name, []))
-    return spent + (earlier(GROWN[name], scales) if name in GROWN else 0)
+    spent = sum(petaflop(nets[name], scales, *run) for run in EARLIER.get(name, []))
+    return spent + (earlier(GROWN[name], nets, scales) if name in GROWN else 0)
 
 
 def ours() -> list[Row]:
     rows = []
-    for name, path in loading.bundled().items():
-        file = loading.stored(path)
-        net, about = file.network(), file.card
+    files = {name: loading.stored(path) for name, path in loading.bundled().items()}
+    nets = {name: file.network() for name, file in files.items()}
+    for name, net in nets.items():
+        about = files[name].card
         recipe: Recipe = from_fields(json.loads(str(about.training["recipe"])))
         last = (int(str(about.training["steps"])), recipe.batch, recipe.patch)
         rows.append(
@@ -138,7 +138,7 @@ def ours() -> list[Row]:
                 sum(p.numel() for p in net.parameters()),
                 {s: millions(net, s) for s in SCALES},
                 {s: about.psnr["Set5"][str(s)] for s in SCALES},
-                earlier(name, recipe.scales) + petaflop(net, recipe.scales, *last),
+                earlier(name, nets, recipe.scales) + petaflop(net, recipe.scales, *last),
                 ours=True,
             )
         )

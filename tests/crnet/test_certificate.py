@@ -78,9 +78,8 @@ def test_the_whole_network_is_certified_near_the_exact_one(net: Sparse) -> None:
     """The bound by a second run holds, and is as tight as the true distance times two."""
     x = own_input(net)
     y, codes = net.coder.features(x), net.coder.stack.all_codes(net.coder.features(x))
-    enough = 5 * len(codes)  # the error left by a block grows on the way through the others
-    loose, found = crnet.certify_codes(net, x), crnet.certify_codes(net, x, recursions=enough)
-    net.double().coder.recursions = 60
+    loose, found = crnet.certify_codes(net, x), crnet.certify_codes(net, x, recursions=25)
+    net.double().coder.recursions = 40
     for b, (z, exact) in enumerate(zip(codes, net.coder.stack.all_codes(y.double()), strict=True)):
         true = distance(z, exact)
         assert bool((true <= found.total[b] + 1e-9).all())
